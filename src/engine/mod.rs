@@ -1,0 +1,282 @@
+//! Where log and index meet: one engine for each open directory.
+//!
+//! `store`, `transaction` and `query` come in with keys, pins and batches. The engine opens and
+//! replays a directory ([`open`], [`replay`]), hands the writer lock from thread to thread
+//! ([`writer_lock`]), commits batches ([`commit`]), and pins what snapshots read ([`snapshot`]).
+//!
+//! Invariants:
+//! 1. `visible` rises only over batches that are in the index, and, in `Sync` durability, durable.
+//! 2. Whoever reads at a sequence number for longer than one lookup holds a [`snapshot::Pin`].
+//! 3. After a failed write or sync the engine is poisoned: nothing more is written.
+//! 4. A forked child touches none of the engine's mutexes and files.
+//!
+//! Threads and processes: any thread reads at any time; writers take turns. One process at a
+//! time has a directory open for writing; any number may have it open for reading instead.
+//!
+//! What a crash leaves: see `log`; the engine itself has no files but `LOCK` and `STATE`, and
+//! both mean nothing without a living process.
+
+pub(crate) mod commit;
+mod deferred;
+pub(crate) mod open;
+mod process_lock;
+mod registry;
+pub(crate) mod replay;
+pub(crate) mod snapshot;
+mod state;
+pub(crate) mod writer_lock;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::manifest::KeyKind;
+use crate::index::{Horizon, Index};
+use crate::log::Log;
+use crate::log::fault::Fault;
+use crate::log::location::Version;
+use crate::options::{Access, Durability};
+use crate::vfs::Vfs;
+use process_lock::ProcessLock;
+
+/// What an open directory was opened with, as far as the engine needs to know.
+pub(crate) struct Identity {
+    /// The directory, absolute.
+    pub(crate) path: PathBuf,
+    /// How it was opened.
+    pub(crate) access: Access,
+    /// What its keys are.
+    pub(crate) key_kind: KeyKind,
+    /// The name of its serializer.
+    pub(crate) serializer: String,
+    /// Whether every read verifies the checksum of what it returns.
+    pub(crate) verify_reads: bool,
+}
+
+/// What the engine counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) lock_waits: AtomicU64,
+}
+
+/// One open directory.
+pub(crate) struct Engine {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) identity: Identity,
+    pub(crate) log: Log,
+    pub(crate) index: Index,
+    pub(crate) counters: Counters,
+    writer_lock: writer_lock::WriterLock,
+    pins: snapshot::Pins,
+    visible: AtomicU64,
+    deferred: deferred::Deferred,
+    closed: AtomicBool,
+    poison: OnceLock<Arc<str>>,
+    fork_count: u64,
+    process_lock: ProcessLock,
+}
+
+/// One opening of a store: what [`crate::Store`] and its clones, transactions, snapshots and
+/// iterators share. The engine lives as long as its last opening.
+pub(crate) struct Opening {
+    pub(crate) engine: Arc<Engine>,
+    /// How long this opening's writers wait for the writer lock.
+    pub(crate) lock_timeout: Duration,
+    /// How durable this opening's commits are.
+    pub(crate) durability: Durability,
+    /// What this opening calls itself.
+    pub(crate) label: Arc<str>,
+    closed: AtomicBool,
+}
+
+impl Engine {
+    /// Refuses if the engine was closed, or belongs to the parent of a forked process.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_forked() {
+            return Err(Error::Forked { path: self.identity.path.clone() });
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.closed_error());
+        }
+        Ok(())
+    }
+
+    /// Refuses if the engine takes no writes.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.identity.access == Access::ReadOnly {
+            return Err(Error::ReadOnly { path: self.identity.path.clone() });
+        }
+        self.check_poison()
+    }
+
+    /// Refuses if a write or a sync has failed.
+    pub(crate) fn check_poison(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(cause) => {
+                let path = self.identity.path.clone();
+                Err(Error::Poisoned { path, cause: cause.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this process is a forked child of the one that opened the store.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.vfs.fork_count() != self.fork_count
+    }
+
+    /// Takes note of a failure on the way to the disk; gives its error.
+    pub(crate) fn failed(&self, fault: Fault) -> Error {
+        if fault.poisons {
+            self.poison(&fault.error.to_string());
+        }
+        fault.error
+    }
+
+    /// Hands the newest visible value of `key` to `take`.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`, `Closed`, `Forked`.
+    pub(crate) fn read_visible<R>(
+        &self,
+        key: &[u8],
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>> {
+        self.check_open()?;
+        let version = self.index.get_visible(key, &self.visible);
+        version.map(|version| self.read_version(key, version, take)).transpose()
+    }
+
+    /// Hands the value of `key` at `sequence`, which is pinned, to `take`.
+    ///
+    /// # Errors
+    /// As [`Engine::read_visible`].
+    pub(crate) fn read_at<R>(
+        &self,
+        key: &[u8],
+        sequence: u64,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>> {
+        self.check_open()?;
+        let version = self.index.get(key, sequence);
+        version.map(|version| self.read_version(key, version, take)).transpose()
+    }
+
+    /// Hands the value at `version` of `key` to `take`.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub(crate) fn read_version<R>(
+        &self,
+        key: &[u8],
+        version: Version,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        self.log.read(key, version, self.identity.verify_reads, take)
+    }
+
+    /// Whether `key` is there, for a reader without a pin.
+    pub(crate) fn has_visible(&self, key: &[u8]) -> Result<bool> {
+        self.check_open()?;
+        Ok(self.index.get_visible(key, &self.visible).is_some())
+    }
+
+    /// Makes everything that is committed by now durable.
+    ///
+    /// # Errors
+    /// `Poisoned`, or the `Io` that poisons.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_open()?;
+        self.check_poison()?;
+        let syncs = self.log.sync().map_err(|fault| self.failed(fault))?;
+        self.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many pins there are.
+    pub(crate) fn pins_count(&self) -> usize {
+        self.pins.count()
+    }
+
+    /// The sequence number of the newest visible batch.
+    pub(crate) fn visible(&self) -> u64 {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    /// Which sequence numbers somebody reads at.
+    fn horizon(&self) -> Horizon {
+        self.pins.horizon(&self.visible)
+    }
+
+    fn poison(&self, cause: &str) {
+        if self.poison.set(cause.into()).is_ok() {
+            tracing::error!(path = %self.identity.path.display(), cause, "store poisoned");
+        }
+    }
+
+    fn closed_error(&self) -> Error {
+        Error::Closed { path: self.identity.path.clone() }
+    }
+
+    /// Ends the engine: waits for the running transaction, makes all durable, writes the seal
+    /// mark, frees the directory for others.
+    ///
+    /// # Errors
+    /// `LockTimeout` or `WouldDeadlock` if a transaction stays open, and then nothing is ended;
+    /// `Poisoned`, or the `Io` of the last sync, and then everything is ended.
+    fn shutdown(&self, lock_timeout: Duration) -> Result<()> {
+        let mut turn = self.writer_lock.lock(self, lock_timeout, None)?;
+        self.deferred.stop();
+        let sealed = if self.identity.access == Access::ReadOnly {
+            Ok(())
+        } else {
+            self.check_poison().and_then(|()| turn.seal())
+        };
+        // Whoever waits for the turn finds the engine closed when it comes.
+        self.closed.store(true, Ordering::Release);
+        drop(turn);
+        self.process_lock.release();
+        sealed
+    }
+}
+
+impl Opening {
+    /// Refuses if this opening was closed, or its engine.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            // A forked child hears that first, whatever its parent had done.
+            return self.engine.check_open().and(Err(self.engine.closed_error()));
+        }
+        Ok(())
+    }
+
+    /// Closes this opening; the engine too, if it is the last one.
+    ///
+    /// # Errors
+    /// `Closed` if it was closed before; as the engine's end says.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_open()?;
+        self.engine.check_open()?;
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Err(self.engine.closed_error());
+        }
+        registry::release(&self.engine, self.lock_timeout)
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // In a forked child the mutexes may be held for ever, and the locks are the parent's.
+        if self.engine.is_forked() || self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "a store that was dropped could not be closed cleanly");
+        }
+    }
+}

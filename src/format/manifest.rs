@@ -1,0 +1,210 @@
+//! The manifest: which segments are the store, and what it was made with.
+
+use super::checksum::{StoreId, plain_crc};
+use super::header::{FileKind, PREFIX_BYTES, decode_prefix, encode_prefix};
+use super::{Defect, read_u32, read_u64};
+
+/// The longest manifest that is read: some ten million segments.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 512 << 20;
+
+const FIXED_BYTES: usize = 56;
+const SEGMENT_BYTES: usize = 32;
+const CRC_BYTES: usize = 4;
+
+/// What keys are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    /// UTF-8 strings.
+    Text,
+    /// Any bytes.
+    Bytes,
+}
+
+impl KeyKind {
+    /// The kind's name in messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "str",
+            Self::Bytes => "[u8]",
+        }
+    }
+}
+
+/// A segment as the manifest lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentEntry {
+    /// Its id, which names its file.
+    pub(crate) id: u32,
+    /// The sequence number of its first batch.
+    pub(crate) first_sequence: u64,
+    /// Its end, if it is sealed.
+    pub(crate) sealed: Option<SealedEnd>,
+}
+
+/// Where a sealed segment ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SealedEnd {
+    /// The length of its header and records, in bytes.
+    pub(crate) len_bytes: u64,
+    /// The sequence number of its last batch.
+    pub(crate) last_sequence: u64,
+}
+
+/// The whole manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    /// The store's identity.
+    pub(crate) store_id: StoreId,
+    /// Raised by every new manifest.
+    pub(crate) generation: u64,
+    /// How often the log was repaired.
+    pub(crate) epoch: u32,
+    /// What keys are.
+    pub(crate) key_kind: KeyKind,
+    /// The name of the serializer.
+    pub(crate) serializer: String,
+    /// The segments in log order; only the last may be unsealed.
+    pub(crate) segments: Vec<SegmentEntry>,
+}
+
+impl Manifest {
+    /// The manifest's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let len = FIXED_BYTES
+            + self.serializer.len()
+            + self.segments.len() * SEGMENT_BYTES
+            + CRC_BYTES;
+        let mut out = Vec::with_capacity(len);
+        encode_prefix(FileKind::Manifest, &mut out);
+        out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(&self.store_id);
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.push(match self.key_kind {
+            KeyKind::Text => 1,
+            KeyKind::Bytes => 2,
+        });
+        out.push(u8::try_from(self.serializer.len()).unwrap_or(u8::MAX));
+        out.extend_from_slice(&[0; 2]);
+        let count = u32::try_from(self.segments.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&count.to_le_bytes());
+        out.extend_from_slice(self.serializer.as_bytes());
+        for segment in &self.segments {
+            let end = segment.sealed.unwrap_or(SealedEnd { len_bytes: 0, last_sequence: 0 });
+            out.extend_from_slice(&segment.id.to_le_bytes());
+            out.push(if segment.sealed.is_some() { 2 } else { 1 });
+            out.extend_from_slice(&[0; 3]);
+            out.extend_from_slice(&end.len_bytes.to_le_bytes());
+            out.extend_from_slice(&segment.first_sequence.to_le_bytes());
+            out.extend_from_slice(&end.last_sequence.to_le_bytes());
+        }
+        let crc = plain_crc(&out[PREFIX_BYTES..]);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Takes a manifest apart.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Defect> {
+        decode_prefix(FileKind::Manifest, bytes)?;
+        if bytes.len() < FIXED_BYTES + CRC_BYTES || read_u32(bytes, 16) as usize != bytes.len() {
+            return Err(Defect::Damaged("the manifest is not as long as it says"));
+        }
+        let crc_at = bytes.len() - CRC_BYTES;
+        if plain_crc(&bytes[PREFIX_BYTES..crc_at]) != read_u32(bytes, crc_at) {
+            return Err(Defect::Damaged("the manifest's checksum is wrong"));
+        }
+        let key_kind = match bytes[48] {
+            1 => KeyKind::Text,
+            2 => KeyKind::Bytes,
+            _ => return Err(Defect::Damaged("the manifest names no known kind of keys")),
+        };
+        let name_end = FIXED_BYTES + usize::from(bytes[49]);
+        let list = bytes
+            .get(name_end..crc_at)
+            .filter(|list| list.len() as u64 == u64::from(read_u32(bytes, 52)) * SEGMENT_BYTES as u64)
+            .ok_or(Defect::Damaged("the manifest's list of segments does not fill it"))?;
+        let serializer = std::str::from_utf8(&bytes[FIXED_BYTES..name_end])
+            .map_err(|_| Defect::Damaged("the serializer's name is not UTF-8"))?;
+        let mut store_id = StoreId::default();
+        store_id.copy_from_slice(&bytes[20..36]);
+        let segments = list.chunks_exact(SEGMENT_BYTES).map(decode_segment).collect::<Result<_, _>>()?;
+        let manifest = Self {
+            store_id,
+            generation: read_u64(bytes, 36),
+            epoch: read_u32(bytes, 44),
+            key_kind,
+            serializer: serializer.to_owned(),
+            segments,
+        };
+        manifest.check_order()?;
+        Ok(manifest)
+    }
+
+    /// The id of a segment that would come next in the log.
+    pub(crate) fn next_segment(&self) -> u32 {
+        self.segments.last().map_or(1, |segment| segment.id.saturating_add(1))
+    }
+
+    fn check_order(&self) -> Result<(), Defect> {
+        let rising = self.segments.windows(2).all(|pair| {
+            pair[0].id < pair[1].id
+                && pair[0].sealed.is_some_and(|end| end.last_sequence < pair[1].first_sequence)
+        });
+        let ids_name_files = self.segments.iter().all(|segment| segment.id > 0);
+        if rising && ids_name_files {
+            Ok(())
+        } else {
+            Err(Defect::Damaged("the manifest's segments are out of order"))
+        }
+    }
+}
+
+fn decode_segment(bytes: &[u8]) -> Result<SegmentEntry, Defect> {
+    let sealed = match bytes[4] {
+        1 => None,
+        2 => Some(SealedEnd { len_bytes: read_u64(bytes, 8), last_sequence: read_u64(bytes, 24) }),
+        _ => return Err(Defect::Damaged("a segment in the manifest is in no known state")),
+    };
+    Ok(SegmentEntry { id: read_u32(bytes, 0), first_sequence: read_u64(bytes, 16), sealed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let end = SealedEnd { len_bytes: 4000, last_sequence: 41 };
+        Manifest {
+            store_id: [9; 16],
+            generation: 3,
+            epoch: 1,
+            key_kind: KeyKind::Bytes,
+            serializer: "cbor".to_owned(),
+            segments: vec![
+                SegmentEntry { id: 1, first_sequence: 1, sealed: Some(end) },
+                SegmentEntry { id: 2, first_sequence: 42, sealed: None },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_manifest_survives_the_round_trip_and_every_flipped_bit_is_found() {
+        let bytes = manifest().encode();
+        assert_eq!(Manifest::decode(&bytes), Ok(manifest()));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::decode(&damaged).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..len]).is_err());
+        }
+    }
+
+    #[test]
+    fn segments_out_of_order_are_refused() {
+        let mut swapped = manifest();
+        swapped.segments.swap(0, 1);
+        assert!(Manifest::decode(&swapped.encode()).is_err());
+    }
+}

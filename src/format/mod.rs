@@ -1,0 +1,110 @@
+//! The bytes of a store: THE specification, and the only code that lays them out.
+//!
+//! Batches come in from `log` to be framed, and bytes from files to be taken apart. This room is
+//! pure: it does no I/O, knows no path, and allocates nothing because of a length that it read.
+//! All integers are little-endian. All checksums are CRC-32 as of `crc32fast`, started from a
+//! seed that depends on where the bytes are, so that old bytes never verify in a new place; see
+//! [`checksum`].
+//!
+//! # Every file's first 16 bytes
+//!
+//! | offset | bytes | what |
+//! |---:|---:|---|
+//! | 0 | 8 | magic: `hpystore` a segment, `hpymanif` the manifest |
+//! | 8 | 4 | format version |
+//! | 12 | 4 | CRC of bytes 0..12, unseeded |
+//!
+//! These stay as they are in every version, so that a newer file is told from a damaged one.
+//!
+//! # A segment: header, then records, then zeros up to the allocated length
+//!
+//! | offset | bytes | what |
+//! |---:|---:|---|
+//! | 0 | 16 | as above |
+//! | 16 | 16 | store id |
+//! | 32 | 4 | segment id |
+//! | 36 | 4 | capacity: the length up to which the file may grow, in bytes |
+//! | 40 | 8 | sequence number of the first batch in it |
+//! | 48 | 12 | zero |
+//! | 60 | 4 | CRC of bytes 16..60, unseeded |
+//!
+//! # A record: header and payload, at offsets that are multiples of 4
+//!
+//! | offset | bytes | what |
+//! |---:|---:|---|
+//! | 0 | 4 | CRC of bytes 4..36, seeded with store id, segment id, offset |
+//! | 4 | 1 | kind: 1 batch, 2 seal mark |
+//! | 5 | 3 | zero |
+//! | 8 | 4 | payload length in bytes, a multiple of 4 |
+//! | 12 | 4 | how many entries |
+//! | 16 | 8 | sequence number: of the batch; in a seal mark, of the last batch before it |
+//! | 24 | 4 | epoch: how often the store's log had been repaired when this was written |
+//! | 28 | 4 | `synced_upto`: all bytes of this segment before that offset were durable by then |
+//! | 32 | 4 | CRC of the payload, seeded with store id, segment id, offset, sequence number, epoch |
+//! | 36 | … | payload: the entries, one behind the other, then zeros up to a multiple of 4 |
+//!
+//! A batch is one outermost commit; its keys differ from each other. A seal mark has no payload,
+//! and says that all before it is durable; it is written by a clean close.
+//!
+//! # An entry
+//!
+//! | offset | bytes | what |
+//! |---:|---:|---|
+//! | 0 | 4 | CRC of the rest of the entry, seeded like the payload's but with the entry's offset |
+//! | 4 | 4 | key length in bytes |
+//! | 8 | 4 | value length in bytes; top bit set: a tombstone, whose value is empty |
+//! | 12 | … | the key, then the value |
+//!
+//! # The manifest
+//!
+//! | offset | bytes | what |
+//! |---:|---:|---|
+//! | 0 | 16 | as above |
+//! | 16 | 4 | length of the file in bytes |
+//! | 20 | 16 | store id |
+//! | 36 | 8 | generation: raised by every new manifest |
+//! | 44 | 4 | epoch |
+//! | 48 | 1 | key kind: 1 UTF-8 strings, 2 bytes |
+//! | 49 | 1 | length of the serializer's name |
+//! | 50 | 2 | zero |
+//! | 52 | 4 | how many segments |
+//! | 56 | n | the serializer's name, UTF-8 |
+//! | 56+n | 32 each | segments in log order, see below |
+//! | end-4 | 4 | CRC of all bytes from 16 to here, unseeded |
+//!
+//! A segment in the manifest: id (4), state (1: 1 active, 2 sealed), zero (3), length in bytes of
+//! a sealed one, else 0 (8), first sequence number (8), last sequence number of a sealed one, else
+//! 0 (8). Only the last segment may be active.
+//!
+//! # Versions
+//!
+//! | version | since | what changed |
+//! |---:|---|---|
+//! | 1 | 0.1.0 | the first |
+
+pub(crate) mod checksum;
+pub(crate) mod header;
+pub(crate) mod manifest;
+pub(crate) mod record;
+
+/// The version this crate writes, and the newest it reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// Why bytes were refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Defect {
+    /// A version above [`FORMAT_VERSION`].
+    Newer(u32),
+    /// Damage, and what it is.
+    Damaged(&'static str),
+}
+
+/// The four bytes at `at` as a number; 0 where the bytes end before, which no caller asks for.
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+/// The eight bytes at `at` as a number; 0 where the bytes end before, which no caller asks for.
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+}

@@ -1,0 +1,254 @@
+//! Where is my key: every key in memory, with the locations of its versions.
+//!
+//! `engine` comes in with a key and a sequence number and gets a version, with the changes of a
+//! batch to apply, or with a range to walk. Values are not here; nothing here knows a file.
+//!
+//! Invariants:
+//! 1. An entry is in both structures or in neither, but for the moment of its insertion, when
+//!    its only version is not visible yet, and of its removal, when nobody can see it any more.
+//! 2. A version that somebody at the [`Horizon`] can see is never dropped.
+//! 3. A tombstone that everybody sees is dropped with its entry.
+//!
+//! Threads: readers take short shared locks on one shard and one entry; nothing here waits for a
+//! file. Changes are applied by the holder of the writer lock; pruning may run beside it.
+
+mod order;
+mod points;
+mod versions;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::log::location::Version;
+pub(crate) use order::{KeyBounds, is_empty};
+pub(crate) use versions::Horizon;
+use versions::Versions;
+
+/// Memory of an entry beyond its key, for statistics: the entry, its node in the skiplist.
+const ENTRY_OVERHEAD_BYTES: u64 = size_of::<Entry>() as u64 + 16 + 48;
+
+/// How many waiting entries one call to [`Index::prune`] looks at.
+const PRUNE_AT_ONCE: usize = 256;
+
+/// A key and its versions.
+pub(crate) struct Entry {
+    key: Box<[u8]>,
+    versions: RwLock<Versions>,
+}
+
+impl Entry {
+    /// The key.
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// What a reader at `sequence` sees of this key: its version, unless it is a tombstone.
+    pub(crate) fn live_at(&self, sequence: u64) -> Option<Version> {
+        self.at(sequence).filter(|version| !version.is_tombstone())
+    }
+
+    fn at(&self, sequence: u64) -> Option<Version> {
+        self.versions.read().unwrap_or_else(PoisonError::into_inner).at(sequence)
+    }
+
+    fn newest(&self) -> Version {
+        self.versions.read().unwrap_or_else(PoisonError::into_inner).newest()
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Versions) -> R) -> R {
+        change(&mut self.versions.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An entry that holds more than its newest version, or a tombstone: to be looked at once its
+/// newest version, of this sequence number, is seen by everybody.
+struct Waiting {
+    sequence: u64,
+    entry: Arc<Entry>,
+}
+
+/// The index of an open store.
+pub(crate) struct Index {
+    points: points::Points,
+    order: order::Order,
+    waiting: Mutex<VecDeque<Waiting>>,
+    keys: AtomicU64,
+    entries: AtomicU64,
+    key_bytes: AtomicU64,
+}
+
+impl Index {
+    /// An index without keys.
+    pub(crate) fn new() -> Self {
+        Self {
+            points: points::Points::new(),
+            order: order::Order::new(),
+            waiting: Mutex::new(VecDeque::new()),
+            keys: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            key_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// How many keys are not deleted, by their newest versions.
+    pub(crate) fn keys(&self) -> u64 {
+        self.keys.load(Ordering::Relaxed)
+    }
+
+    /// About how much memory the index takes, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed) * ENTRY_OVERHEAD_BYTES
+            + self.key_bytes.load(Ordering::Relaxed)
+            + self.points.table_bytes()
+    }
+
+    /// What a pinned reader at `sequence` sees of `key`; tombstones are `None`.
+    pub(crate) fn get(&self, key: &[u8], sequence: u64) -> Option<Version> {
+        self.points.get(key, |entry| entry.live_at(sequence)).flatten()
+    }
+
+    /// The newest visible version of `key`, for a reader without a pin; tombstones are `None`.
+    ///
+    /// Without a pin, an overwrite that became visible meanwhile may have dropped the version
+    /// that was visible before; then the newer one is taken.
+    pub(crate) fn get_visible(&self, key: &[u8], visible: &AtomicU64) -> Option<Version> {
+        let found = self.points.get(key, |entry| {
+            let mut sequence = visible.load(Ordering::Acquire);
+            loop {
+                if let Some(version) = entry.at(sequence) {
+                    return Some(version);
+                }
+                let now = visible.load(Ordering::Acquire);
+                if now == sequence {
+                    return None;
+                }
+                sequence = now;
+            }
+        });
+        found.flatten().filter(|version| !version.is_tombstone())
+    }
+
+    /// Gives `key` a new version. The version that was the newest before, if there was one.
+    ///
+    /// The caller holds the writer lock, and raises what is visible afterwards.
+    pub(crate) fn apply(
+        &self,
+        key: &[u8],
+        version: Version,
+        horizon: &Horizon,
+    ) -> Option<Version> {
+        let change = |entry: &Arc<Entry>| {
+            let (before, crowded) = entry.change(|versions| {
+                let before = versions.newest();
+                (before, versions.push(version, horizon))
+            });
+            if crowded || version.is_tombstone() {
+                self.wait(version.sequence, entry);
+            }
+            Some(before)
+        };
+        let insert = || (self.insert(key, version), None);
+        let before = self.points.change_or_insert(key, change, insert);
+        self.count(before, version);
+        before
+    }
+
+    /// Gives `key` its only version, while nobody reads yet. The version before, if there was
+    /// one: it is forgotten.
+    pub(crate) fn replay(&self, key: &[u8], version: Version) -> Option<Version> {
+        let change = |entry: &Arc<Entry>| {
+            let before = entry.change(|versions| {
+                let before = versions.newest();
+                versions.replace(version);
+                before
+            });
+            if version.is_tombstone() {
+                self.wait(version.sequence, entry);
+            }
+            Some(before)
+        };
+        let insert = || (self.insert(key, version), None);
+        let before = self.points.change_or_insert(key, change, insert);
+        self.count(before, version);
+        before
+    }
+
+    /// Drops versions and entries that nobody at `horizon` can see; some of them, if there are
+    /// many. True if more may be left.
+    pub(crate) fn prune(&self, horizon: &Horizon) -> bool {
+        for _ in 0..PRUNE_AT_ONCE {
+            let Some(waiting) = self.next_waiting(horizon.oldest()) else { return false };
+            let entry = &waiting.entry;
+            entry.change(|versions| versions.prune(horizon));
+            if entry.newest().is_tombstone() {
+                self.remove(entry, horizon);
+            }
+        }
+        true
+    }
+
+    /// Hands the entries within `bounds` to `visit`, with what a reader at `sequence` sees of
+    /// them, in key order or backwards, until it says stop.
+    pub(crate) fn walk(
+        &self,
+        bounds: KeyBounds<'_>,
+        backwards: bool,
+        sequence: u64,
+        mut visit: impl FnMut(&Arc<Entry>, Version) -> bool,
+    ) {
+        self.order.walk(bounds, backwards, |entry| match entry.live_at(sequence) {
+            Some(version) => visit(entry, version),
+            None => true,
+        });
+    }
+
+    fn insert(&self, key: &[u8], version: Version) -> Arc<Entry> {
+        let versions = RwLock::new(Versions::new(version));
+        let entry = Arc::new(Entry { key: key.into(), versions });
+        self.order.insert(entry.clone());
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.key_bytes.fetch_add(key.len() as u64, Ordering::Relaxed);
+        if version.is_tombstone() {
+            self.wait(version.sequence, &entry);
+        }
+        entry
+    }
+
+    /// Removes an entry whose newest version is a tombstone that everybody sees.
+    fn remove(&self, entry: &Arc<Entry>, horizon: &Horizon) {
+        self.points.remove_if(entry, |entry| {
+            // Looked at again under the shard's lock: a new version may have come.
+            let newest = entry.newest();
+            let dead = newest.is_tombstone() && newest.sequence <= horizon.oldest();
+            if dead {
+                self.order.remove(entry.key());
+                self.entries.fetch_sub(1, Ordering::Relaxed);
+                self.key_bytes.fetch_sub(entry.key().len() as u64, Ordering::Relaxed);
+            }
+            dead
+        });
+    }
+
+    fn count(&self, before: Option<Version>, version: Version) {
+        let was_live = before.is_some_and(|before| !before.is_tombstone());
+        match (was_live, !version.is_tombstone()) {
+            (false, true) => self.keys.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.keys.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
+
+    fn wait(&self, sequence: u64, entry: &Arc<Entry>) {
+        self.lock_waiting().push_back(Waiting { sequence, entry: entry.clone() });
+    }
+
+    fn next_waiting(&self, oldest: u64) -> Option<Waiting> {
+        let mut waiting = self.lock_waiting();
+        waiting.pop_front_if(|front| front.sequence <= oldest)
+    }
+
+    fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,50 @@
+//! The names of a store's files; no other room builds one.
+
+use std::path::{Path, PathBuf};
+
+/// The directory's list of live segments.
+pub(crate) const MANIFEST: &str = "MANIFEST";
+
+/// The next manifest, before it is renamed.
+pub(crate) const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
+
+/// The writer lock. Never unlinked: a lock file that is made again has two owners.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// The page of shared words.
+pub(crate) const STATE: &str = "STATE";
+
+const SEGMENT_SUFFIX: &str = ".seg";
+const SEGMENT_DIGITS: usize = 8;
+
+/// The path of a segment.
+pub(crate) fn segment(directory: &Path, id: u32) -> PathBuf {
+    directory.join(format!("{id:0SEGMENT_DIGITS$}{SEGMENT_SUFFIX}"))
+}
+
+/// The id in a segment's file name; `None` for any other name.
+pub(crate) fn segment_id(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
+    if digits.len() < SEGMENT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().filter(|&id: &u32| format!("{id:0SEGMENT_DIGITS$}") == digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{segment, segment_id};
+    use std::path::Path;
+
+    #[test]
+    fn names_and_ids_belong_together() {
+        for id in [1, 42, 99_999_999, u32::MAX] {
+            let path = segment(Path::new("d"), id);
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+            assert_eq!(segment_id(name), Some(id));
+        }
+        for name in ["1.seg", "00000001.hint", "0000000a.seg", "000000001.seg", "+0000001.seg"] {
+            assert_eq!(segment_id(name), None, "{name}");
+        }
+    }
+}

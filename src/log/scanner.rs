@@ -1,0 +1,173 @@
+//! Walking a segment's records, and telling where and why the walk ends.
+//!
+//! Opening, verifying and repairing come in here. The scanner believes nothing that it has not
+//! checked: a header before its length, a payload before its entries. It never allocates more
+//! than the file holds, because it views only bytes below the file's length.
+
+use std::borrow::Cow;
+
+use super::segment::Segment;
+use crate::error::{Error, Result};
+use crate::format::header::SEGMENT_HEADER_BYTES;
+use crate::format::record::{
+    ENTRY_HEADER_BYTES, Entries, EntryRef, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader,
+    RecordKind, entries, payload_place, verify_entry,
+};
+
+/// A whole, verified record.
+pub(crate) struct Record<'a> {
+    /// Where it begins.
+    pub(crate) offset: u32,
+    /// Its header.
+    pub(crate) header: RecordHeader,
+    payload: Cow<'a, [u8]>,
+}
+
+impl Record<'_> {
+    /// The record's entries.
+    pub(crate) fn entries(&self) -> Entries<'_> {
+        entries(&self.payload, self.header.entry_count)
+    }
+
+    /// Checks the checksum that single reads of `entry` check.
+    pub(crate) fn verify_entry(
+        &self,
+        segment: &Segment,
+        entry: &EntryRef<'_>,
+    ) -> Result<(), What> {
+        let len = ENTRY_HEADER_BYTES as usize
+            + entry.key.len()
+            + entry.value.map_or(0, <[u8]>::len);
+        let bytes = &self.payload[entry.at as usize..][..len];
+        let place = segment.place(self.payload_offset() + entry.at);
+        verify_entry(bytes, place, self.header.stamp)
+    }
+
+    /// Where the payload begins in the segment.
+    pub(crate) fn payload_offset(&self) -> u32 {
+        self.offset + RECORD_HEADER_BYTES
+    }
+}
+
+/// Why a record is not one.
+pub(crate) type What = &'static str;
+
+/// A walk over the records of one segment.
+pub(crate) struct Scanner<'a> {
+    segment: &'a Segment,
+    /// Where the next record begins, or where the walk ended.
+    at: u32,
+    /// The end of what may be looked at.
+    end: u32,
+    epoch: u32,
+    epoch_max: u32,
+    sequence: u64,
+    stopped: Option<What>,
+}
+
+impl<'a> Scanner<'a> {
+    /// A walk over the first `end` bytes of `segment`, in a store whose epoch is `epoch_max`.
+    pub(crate) fn new(segment: &'a Segment, end: u32, epoch_max: u32) -> Self {
+        Self {
+            segment,
+            at: SEGMENT_HEADER_BYTES.min(end),
+            end,
+            epoch: 0,
+            epoch_max,
+            sequence: segment.first_sequence.saturating_sub(1),
+            stopped: None,
+        }
+    }
+
+    /// Where the next record would begin: behind the last whole one.
+    pub(crate) fn offset(&self) -> u32 {
+        self.at
+    }
+
+    /// The sequence number of the last batch, or the one before the segment's first.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Why the walk ended, once it has: `None` if exactly at the end.
+    pub(crate) fn stopped(&self) -> Option<What> {
+        self.stopped
+    }
+
+    /// The next record; `None` when there is no whole one at [`Scanner::offset`].
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` for what no crash can leave: a record of an epoch that the manifest does
+    /// not know yet.
+    pub(crate) fn next(&mut self) -> Result<Option<Record<'a>>> {
+        if self.stopped.is_some() || self.at == self.end {
+            return Ok(None);
+        }
+        match self.read_record()? {
+            Ok(record) => {
+                self.at = record.payload_offset() + record.header.payload_bytes;
+                self.epoch = record.header.stamp.epoch;
+                self.sequence = record.header.stamp.sequence;
+                Ok(Some(record))
+            }
+            Err(what) => {
+                self.stopped = Some(what);
+                Ok(None)
+            }
+        }
+    }
+
+    fn read_record(&self) -> Result<Result<Record<'a>, What>> {
+        let segment = self.segment;
+        let left = self.end - self.at;
+        if left < RECORD_HEADER_BYTES {
+            return Ok(Err("the segment ends within a record's header"));
+        }
+        let place = segment.place(self.at);
+        let bytes = segment.view(self.at, RECORD_HEADER_BYTES as usize)?;
+        let Some(header) = RecordHeader::decode(place, &bytes) else {
+            return Ok(Err("there is no whole record header"));
+        };
+        if header.stamp.epoch > self.epoch_max {
+            return Err(Error::corrupt(
+                &segment.path,
+                u64::from(self.at),
+                "a record is newer than the manifest; an old manifest was put back",
+            ));
+        }
+        if let Some(what) = self.out_of_order(&header) {
+            return Ok(Err(what));
+        }
+        if header.payload_bytes > left - RECORD_HEADER_BYTES {
+            return Ok(Err("a record reaches beyond its segment"));
+        }
+        let payload =
+            segment.view(self.at + RECORD_HEADER_BYTES, header.payload_bytes as usize)?;
+        if !header.verifies(payload_place(place), &payload) {
+            return Ok(Err("the checksum of a record is wrong"));
+        }
+        Ok(Ok(Record { offset: self.at, header, payload }))
+    }
+
+    /// What no writer would have written here.
+    fn out_of_order(&self, header: &RecordHeader) -> Option<What> {
+        let expected = match header.kind {
+            RecordKind::Batch => self.sequence + 1,
+            RecordKind::SealMark => self.sequence,
+        };
+        let least_bytes = u64::from(header.entry_count) * u64::from(ENTRY_HEADER_BYTES);
+        if header.stamp.epoch < self.epoch {
+            Some("a record is of an older epoch than the one before it")
+        } else if header.stamp.sequence != expected {
+            Some("a record does not have the next sequence number")
+        } else if header.synced_upto > self.at {
+            Some("a record says that bytes behind it were durable before it")
+        } else if least_bytes > u64::from(header.payload_bytes)
+            || header.payload_bytes % RECORD_ALIGN != 0
+        {
+            Some("a record is too short for its entries")
+        } else {
+            None
+        }
+    }
+}

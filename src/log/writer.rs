@@ -1,0 +1,222 @@
+//! Appending: the one place where bytes are added to the log.
+//!
+//! The holder of the writer lock owns the [`Writer`]. Space is allocated before anything is
+//! written, so a full disk changes nothing. A record is written in one call; nobody looks at it
+//! before the caller publishes it.
+//!
+//! What a crash leaves in [`Writer::roll_over`], step by step: a segment that no manifest lists
+//! (removed by the next opening); the old or the new manifest (each whole, and the old segment
+//! durable under both); a listed segment without records.
+
+use std::sync::Arc;
+
+use super::fault::Fault;
+use super::segment::Segment;
+use super::{Log, Tail, manifest};
+use crate::error::Error;
+use crate::format::checksum::Stamp;
+use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::manifest::{Manifest, SealedEnd, SegmentEntry};
+use crate::format::record::{
+    Frame, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordKind, seal_record,
+};
+use crate::limits::{ALLOCATE_BYTES_MAX, ALLOCATE_BYTES_MIN, SEGMENT_FILE_BYTES_MAX};
+
+/// The right to append, and what it needs to know.
+pub(crate) struct Writer {
+    /// The manifest as it is on disk.
+    pub(crate) manifest: Manifest,
+    /// The sequence number of the last batch.
+    pub(crate) sequence: u64,
+    /// Where the next record goes.
+    pub(crate) active: Option<Active>,
+}
+
+/// The segment that takes records.
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    /// Behind the last record.
+    pub(crate) end: u32,
+    /// The file's length: up to here space is reserved.
+    pub(crate) allocated: u32,
+    /// Whether the last record is a seal mark.
+    pub(crate) marked: bool,
+}
+
+/// Where a record was appended.
+pub(crate) struct Appended {
+    /// The segment.
+    pub(crate) segment: Arc<Segment>,
+    /// Where the record begins in it.
+    pub(crate) offset: u32,
+    /// Sequence number and epoch.
+    pub(crate) stamp: Stamp,
+}
+
+impl Writer {
+    /// Appends a batch with the next sequence number: `record` is room for a record header, then
+    /// `entry_count` entries without checksums. Not durable on return.
+    ///
+    /// # Errors
+    /// `DiskFull`, harmless; any failed write or sync, poisoning.
+    pub(crate) fn append(
+        &mut self,
+        log: &Log,
+        record: &mut Vec<u8>,
+        entry_count: u32,
+    ) -> Result<Appended, Fault> {
+        let record_bytes = record.len().next_multiple_of(RECORD_ALIGN as usize) as u64;
+        self.make_room(log, record_bytes)?;
+        let stamp = Stamp { sequence: self.sequence + 1, epoch: self.manifest.epoch };
+        let offset = self.write(log, record, RecordKind::Batch, entry_count, stamp)?;
+        let segment = self.active_mut().segment.clone();
+        self.sequence = stamp.sequence;
+        Ok(Appended { segment, offset, stamp })
+    }
+
+    /// Syncs the log, then appends a seal mark and syncs that, unless the last record is one.
+    /// How many syncs that took.
+    ///
+    /// # Errors
+    /// Any failed write or sync, poisoning. A full disk is no error: the mark is left out, and
+    /// the last record is protected a little less.
+    pub(crate) fn seal_mark(&mut self, log: &Log) -> Result<u64, Fault> {
+        let syncs = log.sync()?;
+        let Some(active) = self.active.as_ref() else { return Ok(syncs) };
+        if active.marked || self.allocate(u64::from(RECORD_HEADER_BYTES)).is_err() {
+            return Ok(syncs);
+        }
+        let stamp = Stamp { sequence: self.sequence, epoch: self.manifest.epoch };
+        let mut record = vec![0; RECORD_HEADER_BYTES as usize];
+        self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
+        Ok(syncs + log.sync()?)
+    }
+
+    /// Writes a sealed record at the end of the active segment, where there is room for it.
+    fn write(
+        &mut self,
+        log: &Log,
+        record: &mut Vec<u8>,
+        kind: RecordKind,
+        entry_count: u32,
+        stamp: Stamp,
+    ) -> Result<u32, Fault> {
+        let synced_upto = log.lock_tail().as_ref().map_or(0, |tail| tail.synced);
+        let active = self.active_mut();
+        let (segment, offset) = (active.segment.clone(), active.end);
+        let frame = Frame { kind, entry_count, stamp, synced_upto };
+        seal_record(record, segment.place(offset), frame);
+        // CRASH: any part of the record may be on disk; it is the torn tail that repair zeroes.
+        segment
+            .file
+            .write_at(u64::from(offset), record)
+            .map_err(|error| Fault::poison("write", &segment.path, error))?;
+        active.end = offset + u32::try_from(record.len()).unwrap_or(u32::MAX - offset);
+        active.marked = kind == RecordKind::SealMark;
+        let end = active.end;
+        segment.set_end(end);
+        if let Some(tail) = log.lock_tail().as_mut() {
+            tail.end = end;
+        }
+        Ok(offset)
+    }
+
+    /// Makes sure that a record of `record_bytes` fits and its space is reserved.
+    fn make_room(&mut self, log: &Log, record_bytes: u64) -> Result<(), Fault> {
+        let fits = self.active.as_ref().is_some_and(|active| {
+            u64::from(active.end) + room_bytes(record_bytes) <= u64::from(active.segment.capacity)
+        });
+        if !fits {
+            self.roll_over(log, record_bytes)?;
+        }
+        self.allocate(record_bytes)
+    }
+
+    /// Reserves space for `record_bytes` more in the active segment.
+    fn allocate(&mut self, record_bytes: u64) -> Result<(), Fault> {
+        let active = self.active_mut();
+        let needed = u64::from(active.end) + record_bytes;
+        let allocated = u64::from(active.allocated);
+        if needed <= allocated {
+            return Ok(());
+        }
+        let capacity = u64::from(active.segment.capacity);
+        let step = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
+        let generous = (allocated + step).max(needed).min(capacity).max(needed);
+        let file = &active.segment.file;
+        let reserved = match file.allocate(generous) {
+            Ok(()) => generous,
+            // A nearly full disk may still hold this one record.
+            Err(_) => match file.allocate(needed) {
+                Ok(()) => needed,
+                Err(error) => {
+                    let path = &active.segment.path;
+                    let error = Error::allocate(path, needed - allocated, error);
+                    return Err(Fault::harmless(error));
+                }
+            },
+        };
+        active.allocated = u32::try_from(reserved).unwrap_or(u32::MAX);
+        Ok(())
+    }
+
+    /// Seals the active segment and starts one that has room for `record_bytes`.
+    fn roll_over(&mut self, log: &Log, record_bytes: u64) -> Result<(), Fault> {
+        // Sealing syncs in every durability mode (log invariant 2).
+        log.sync()?;
+        let vfs = log.vfs.as_ref();
+        let id = self.manifest.next_segment();
+        let needed = u64::from(SEGMENT_HEADER_BYTES) + room_bytes(record_bytes);
+        let capacity = needed.max(u64::from(log.segment_bytes)).min(SEGMENT_FILE_BYTES_MAX);
+        let header = SegmentHeader {
+            store_id: self.manifest.store_id,
+            segment: id,
+            capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
+            first_sequence: self.sequence + 1,
+        };
+        let segment = Arc::new(Segment::create(vfs, &log.directory, &header)?);
+        let sync_fault = |error| Fault::poison("sync", &log.directory, error);
+        vfs.sync_dir(&log.directory).map_err(sync_fault)?;
+        // CRASH: a segment that no manifest lists; opening removes it.
+        let manifest = self.next_manifest(&segment);
+        if let Err(fault) = manifest::save(vfs, &log.directory, &manifest) {
+            if !fault.poisons {
+                // Harmless: opening removes the unlisted segment too.
+                let _ = vfs.unlink(&segment.path);
+            }
+            return Err(fault);
+        }
+        // CRASH: the new segment is listed and empty; the old one is sealed and durable.
+        let allocated = segment.file_bytes().map_err(Fault::harmless)?;
+        let mut segments = log.segments().as_ref().clone();
+        segments.push(segment.clone());
+        let (end, synced) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
+        log.install(segments, Some(Tail { segment: segment.clone(), end, synced }));
+        self.manifest = manifest;
+        self.active = Some(Active { segment, end, allocated, marked: false });
+        Ok(())
+    }
+
+    /// The manifest that seals the active segment and lists `next` behind it.
+    fn next_manifest(&self, next: &Segment) -> Manifest {
+        let mut manifest = self.manifest.clone();
+        manifest.generation += 1;
+        if let (Some(active), Some(last)) = (&self.active, manifest.segments.last_mut()) {
+            let len_bytes = u64::from(active.end);
+            last.sealed = Some(SealedEnd { len_bytes, last_sequence: self.sequence });
+        }
+        let first_sequence = next.first_sequence;
+        manifest.segments.push(SegmentEntry { id: next.id, first_sequence, sealed: None });
+        manifest
+    }
+
+    /// The active segment, where [`Writer::make_room`] or a look at `active` came before.
+    fn active_mut(&mut self) -> &mut Active {
+        self.active.as_mut().expect("OK because every caller has made sure of a segment")
+    }
+}
+
+/// The room a record needs in its segment: itself, and a seal mark behind it.
+fn room_bytes(record_bytes: u64) -> u64 {
+    record_bytes + u64::from(RECORD_HEADER_BYTES)
+}

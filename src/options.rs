@@ -1,0 +1,408 @@
+//! How a store is opened: each option with its unit, default and bounds, checked once.
+//!
+//! A user builds [`Options`] and opens; what is left of them afterwards is a `Settings`, which
+//! every room below may trust.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::limits::{
+    DEFERRED_DELAY_MAX, DEFERRED_DELAY_MIN, LABEL_BYTES_MAX, LOCK_TIMEOUT_DEFAULT,
+    LOCK_TIMEOUT_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    SERIALIZER_NAME_BYTES_MAX,
+};
+use crate::serializer::{Cbor, Serializer};
+use crate::store::Store;
+use crate::vfs::{Vfs, os::OsVfs};
+
+/// Who else may have the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Access {
+    /// Reads and writes; the directory must be on a local file system.
+    ///
+    /// In this version one process at a time has the store open; another one waits, up to its
+    /// lock timeout.
+    #[default]
+    Shared,
+    /// Reads and writes, with nobody beside; works on network file systems too, as far as their
+    /// locks and syncs can be trusted.
+    Exclusive,
+    /// Reads alone; the store must exist. Any number of processes may read beside each other.
+    /// Nothing in the directory is changed, not even repaired.
+    ReadOnly,
+}
+
+/// What happens if the store is there, or is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Create {
+    /// A missing store is made.
+    #[default]
+    IfMissing,
+    /// The store is made; one that exists is an error.
+    New,
+    /// A missing store is an error.
+    Never,
+}
+
+/// What a commit has reached when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The disk: it survives a killed process and a power cut.
+    #[default]
+    Sync,
+    /// The operating system; the disk within this delay, by a sync in the background. A power
+    /// cut takes at most what was committed within the delay. From one millisecond to an hour.
+    Deferred(Duration),
+    /// The operating system: it survives a killed process. A power cut leaves a prefix of what
+    /// was committed.
+    Os,
+}
+
+/// When segments are rewritten to free the space of dead bytes.
+///
+/// This version of the crate does not compact yet: the policy is checked and kept, and takes
+/// effect with the version that does. Until then a store grows with every write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compaction {
+    automatic: bool,
+    dead_ratio: f64,
+    dead_bytes: u64,
+    rate_limit_bytes: Option<u64>,
+}
+
+impl Compaction {
+    /// In the background, once half of a segment is dead.
+    pub fn automatic() -> Self {
+        Self { automatic: true, dead_ratio: 0.5, dead_bytes: 1 << 20, rate_limit_bytes: None }
+    }
+
+    /// Never by itself.
+    pub fn manual() -> Self {
+        Self { automatic: false, ..Self::automatic() }
+    }
+
+    /// The share of dead bytes from which a segment is worth rewriting, above 0 and at most 1.
+    #[must_use]
+    pub fn dead_ratio(mut self, ratio: f64) -> Self {
+        self.dead_ratio = ratio;
+        self
+    }
+
+    /// How many dead bytes there must be before anything is rewritten.
+    #[must_use]
+    pub fn dead_bytes(mut self, bytes: u64) -> Self {
+        self.dead_bytes = bytes;
+        self
+    }
+
+    /// The most bytes a second that are rewritten; above zero.
+    #[must_use]
+    pub fn rate_limit_bytes(mut self, bytes_a_second: u64) -> Self {
+        self.rate_limit_bytes = Some(bytes_a_second);
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(self.dead_ratio > 0.0 && self.dead_ratio <= 1.0) {
+            let value = self.dead_ratio.to_string();
+            return Err(invalid("compaction.dead_ratio", value, "above 0 and at most 1"));
+        }
+        if self.rate_limit_bytes == Some(0) {
+            return Err(invalid("compaction.rate_limit_bytes", "0".into(), "above 0"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self::automatic()
+    }
+}
+
+/// How far opening has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenProgress {
+    /// How many bytes of the log were read.
+    pub bytes_done: u64,
+    /// How many there are.
+    pub bytes_total: u64,
+    /// How many keys were found so far.
+    pub keys: u64,
+}
+
+type Progress = Arc<Mutex<dyn FnMut(OpenProgress) + Send>>;
+
+/// What is left of [`Options`] once they were checked.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) access: Access,
+    pub(crate) create: Create,
+    pub(crate) durability: Durability,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) label: Arc<str>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) verify_reads: bool,
+    pub(crate) any_serializer: bool,
+    compaction: Compaction,
+    progress: Option<Progress>,
+}
+
+impl Settings {
+    /// Tells the user how far opening has come.
+    pub(crate) fn report(&self, progress: OpenProgress) {
+        if let Some(report) = &self.progress {
+            report.lock().unwrap_or_else(PoisonError::into_inner)(progress);
+        }
+    }
+
+    fn check(&self, serializer: &str) -> Result<()> {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            let what = format!("from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} bytes");
+            return Err(invalid("segment_bytes", self.segment_bytes.to_string(), what));
+        }
+        if serializer.is_empty() || serializer.len() > SERIALIZER_NAME_BYTES_MAX {
+            let what = format!("a name of 1 to {SERIALIZER_NAME_BYTES_MAX} bytes");
+            return Err(invalid("serializer", format!("{serializer:?}"), what));
+        }
+        check_lock_timeout(self.lock_timeout)?;
+        check_durability(self.durability)?;
+        check_label(&self.label)?;
+        self.compaction.check()
+    }
+}
+
+/// Refuses a wait beyond the bound.
+pub(crate) fn check_lock_timeout(timeout: Duration) -> Result<()> {
+    if timeout > LOCK_TIMEOUT_MAX {
+        let what = format!("at most {LOCK_TIMEOUT_MAX:?}");
+        return Err(invalid("lock_timeout", format!("{timeout:?}"), what));
+    }
+    Ok(())
+}
+
+/// Refuses a delay out of bounds.
+pub(crate) fn check_durability(durability: Durability) -> Result<()> {
+    if let Durability::Deferred(delay) = durability
+        && !(DEFERRED_DELAY_MIN..=DEFERRED_DELAY_MAX).contains(&delay)
+    {
+        let what = format!(
+            "a delay from {DEFERRED_DELAY_MIN:?} to {DEFERRED_DELAY_MAX:?}; for none, use Sync"
+        );
+        return Err(invalid("durability", format!("Deferred({delay:?})"), what));
+    }
+    Ok(())
+}
+
+/// Refuses a label over the limit.
+pub(crate) fn check_label(label: &str) -> Result<()> {
+    if label.len() > LABEL_BYTES_MAX {
+        let what = format!("at most {LABEL_BYTES_MAX} bytes");
+        return Err(invalid("label", format!("{label:?}"), what));
+    }
+    Ok(())
+}
+
+fn invalid(option: &'static str, value: String, what: impl Into<String>) -> Error {
+    Error::InvalidOption { option, value, what: format!("it must be {}", what.into()) }
+}
+
+/// How to open a store.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use happystore::{Durability, Json, Options, Store};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("data");
+/// let store: Store<Json> = Options::new()
+///     .serializer(Json)
+///     .durability(Durability::Os)
+///     .lock_timeout(Duration::from_secs(1))
+///     .label("importer")
+///     .open(&path)?;
+/// store.set("a", &1)?;
+/// # store.close()?;
+/// # Ok::<(), happystore::Error>(())
+/// ```
+#[must_use = "options do nothing until a store is opened with them"]
+pub struct Options<S = Cbor, K: ?Sized = str> {
+    serializer: S,
+    settings: Settings,
+    vfs: Option<Arc<dyn Vfs>>,
+    keys: std::marker::PhantomData<fn(&K)>,
+}
+
+impl Options {
+    /// The defaults: CBOR values, `str` keys, [`Access::Shared`], [`Create::IfMissing`],
+    /// [`Durability::Sync`], five seconds of lock timeout, segments of 64 MiB.
+    pub fn new() -> Self {
+        let settings = Settings {
+            access: Access::default(),
+            create: Create::default(),
+            durability: Durability::default(),
+            lock_timeout: LOCK_TIMEOUT_DEFAULT,
+            label: "happystore".into(),
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            verify_reads: true,
+            any_serializer: false,
+            compaction: Compaction::default(),
+            progress: None,
+        };
+        Self { serializer: Cbor, settings, vfs: None, keys: std::marker::PhantomData }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
+    /// How values become bytes; the name is kept in the store, and another one is refused.
+    pub fn serializer<T: Serializer>(self, serializer: T) -> Options<T, K> {
+        let Self { settings, vfs, .. } = self;
+        Options { serializer, settings, vfs, keys: std::marker::PhantomData }
+    }
+
+    /// Keys of any bytes instead of UTF-8 strings; the kind is kept in the store.
+    pub fn byte_keys(self) -> Options<S, [u8]> {
+        let Self { serializer, settings, vfs, .. } = self;
+        Options { serializer, settings, vfs, keys: std::marker::PhantomData }
+    }
+
+    /// Opens a store that was made with another serializer all the same. The name in the store
+    /// stays; values that do not decode are errors where they are read. Default: false.
+    pub fn any_serializer(mut self, any: bool) -> Self {
+        self.settings.any_serializer = any;
+        self
+    }
+
+    /// Who else may have the store open. Default: [`Access::Shared`].
+    pub fn access(mut self, access: Access) -> Self {
+        self.settings.access = access;
+        self
+    }
+
+    /// What happens if the store is there, or is not. Default: [`Create::IfMissing`].
+    pub fn create(mut self, create: Create) -> Self {
+        self.settings.create = create;
+        self
+    }
+
+    /// What a commit has reached when it returns. Default: [`Durability::Sync`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// How long opening and writing wait for a lock, over threads and processes together; zero
+    /// tries once. Default: [`LOCK_TIMEOUT_DEFAULT`], at most [`LOCK_TIMEOUT_MAX`].
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.lock_timeout = timeout;
+        self
+    }
+
+    /// What this process calls itself to those who wait for it; at most [`LABEL_BYTES_MAX`]
+    /// bytes. Default: `happystore`.
+    pub fn label(mut self, label: impl AsRef<str>) -> Self {
+        self.settings.label = label.as_ref().into();
+        self
+    }
+
+    /// The size in bytes at which a segment is sealed and the next one begun, from
+    /// [`SEGMENT_BYTES_MIN`] to [`SEGMENT_BYTES_MAX`]. A larger batch gets a segment of its own.
+    /// Default: [`SEGMENT_BYTES_DEFAULT`].
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.settings.segment_bytes = bytes;
+        self
+    }
+
+    /// Whether every read verifies the checksum of what it returns. Default: true.
+    pub fn verify_reads(mut self, verify: bool) -> Self {
+        self.settings.verify_reads = verify;
+        self
+    }
+
+    /// Whether values are read from mapped files; without, every read is a system call, and a
+    /// file that somebody cuts off is an I/O error instead of a fatal signal. Default: true.
+    pub fn mapped_reads(mut self, mapped: bool) -> Self {
+        self.vfs = (!mapped).then(OsVfs::without_mapping);
+        self
+    }
+
+    /// When segments are rewritten; see [`Compaction`]. Default: automatic.
+    pub fn compaction(mut self, compaction: Compaction) -> Self {
+        self.settings.compaction = compaction;
+        self
+    }
+
+    /// Is told how far opening has come, about every mebibyte, and at the end.
+    pub fn on_open_progress(mut self, report: impl FnMut(OpenProgress) + Send + 'static) -> Self {
+        self.settings.progress = Some(Arc::new(Mutex::new(report)));
+        self
+    }
+
+    /// Opens the store on another machine than the real one.
+    #[cfg(feature = "sim")]
+    pub fn vfs(mut self, vfs: Arc<dyn Vfs>) -> Self {
+        self.vfs = Some(vfs);
+        self
+    }
+
+    /// Opens the store in the directory `path`.
+    ///
+    /// A directory that this process has open already shares its engine.
+    ///
+    /// # Durability
+    /// A store that was made is on disk when this returns. After a crash, what a reader sees
+    /// from now on is durable.
+    ///
+    /// # Blocking
+    /// Waits for another process up to the lock timeout; reads the log.
+    ///
+    /// # Errors
+    /// `InvalidOption` for an option out of bounds; `NotAStore`, `NotFound`, `AlreadyExists`;
+    /// `LockTimeout` with the holder; `NotLocal`; `SerializerMismatch`, `KeyKindMismatch`;
+    /// `FormatVersion`; `Corrupt` with file and offset; `DiskFull`, `Io`.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store<S, K>> {
+        self.settings.check(self.serializer.name())?;
+        let vfs = self.vfs.unwrap_or_else(OsVfs::new);
+        Store::open_on(&vfs, path.as_ref(), &self.settings, self.serializer)
+    }
+
+    /// Opens a new store in memory, gone with its last handle. Access, creation and durability
+    /// make no difference to it.
+    ///
+    /// # Errors
+    /// `InvalidOption` for an option out of bounds.
+    pub fn in_memory(mut self) -> Result<Store<S, K>> {
+        self.settings.check(self.serializer.name())?;
+        self.settings.access = Access::Exclusive;
+        self.settings.create = Create::New;
+        self.settings.durability = Durability::Os;
+        let vfs = crate::vfs::memory::MemoryVfs::new();
+        let path = crate::engine::open::memory_path();
+        Store::open_on(&vfs, &path, &self.settings, self.serializer)
+    }
+}
+
+impl<S, K: ?Sized> std::fmt::Debug for Options<S, K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("access", &self.settings.access)
+            .field("create", &self.settings.create)
+            .field("durability", &self.settings.durability)
+            .field("lock_timeout", &self.settings.lock_timeout)
+            .field("label", &self.settings.label)
+            .field("segment_bytes", &self.settings.segment_bytes)
+            .finish_non_exhaustive()
+    }
+}

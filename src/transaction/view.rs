@@ -1,0 +1,160 @@
+//! Changes over a snapshot: what a store, a snapshot or a transaction shows of itself.
+//!
+//! Every read that takes more than one lookup goes through a [`View`]: it pins a sequence number,
+//! and shows the changes of a transaction, if there are any, over what is pinned. A view owns all
+//! it needs; it never waits for a writer.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::overlay::Changes;
+use crate::engine::snapshot::Pin;
+use crate::error::Result;
+use crate::index::{Entry, KeyBounds, is_empty};
+use crate::log::location::Version;
+
+/// A pinned sequence number, with changes over it.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) pin: Arc<Pin>,
+    pub(crate) changes: Option<Arc<Changes>>,
+}
+
+/// A key that a view shows, and where its value is.
+pub(crate) enum Item {
+    /// In the log.
+    Stored(Arc<Entry>, Version),
+    /// In a transaction.
+    Changed(Arc<[u8]>, Arc<[u8]>),
+}
+
+impl Item {
+    /// The key.
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Self::Stored(entry, _) => entry.key(),
+            Self::Changed(key, _) => key,
+        }
+    }
+}
+
+impl View {
+    /// Hands the value of `key` to `take`.
+    pub(crate) fn read<R>(
+        &self,
+        key: &[u8],
+        take: impl FnOnce(&[u8]) -> Result<R>,
+    ) -> Result<Option<R>> {
+        match self.changes.as_ref().and_then(|changes| changes.get(key)) {
+            Some(change) => change.value.as_deref().map(take).transpose(),
+            None => self.pin.engine().read_at(key, self.pin.sequence, take)?.transpose(),
+        }
+    }
+
+    /// Hands the value of `item`, which this view has shown, to `take`.
+    pub(crate) fn read_item<R>(
+        &self,
+        item: &Item,
+        take: impl FnOnce(&[u8]) -> Result<R>,
+    ) -> Result<R> {
+        self.check_open()?;
+        match item {
+            Item::Stored(entry, version) => {
+                self.pin.engine().read_version(entry.key(), *version, take)?
+            }
+            Item::Changed(_, value) => take(value),
+        }
+    }
+
+    /// Refuses if the store was closed meanwhile.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.pin.opening.check_open()?;
+        self.pin.engine().check_open()
+    }
+
+    /// Hands the keys within `bounds` to `visit`, in order or backwards, until it says stop.
+    pub(crate) fn walk(
+        &self,
+        bounds: KeyBounds<'_>,
+        backwards: bool,
+        mut visit: impl FnMut(Item) -> bool,
+    ) {
+        if is_empty(bounds) {
+            return;
+        }
+        let index = &self.pin.engine().index;
+        let mut changed = Changed::new(self.changes.as_deref(), bounds, backwards);
+        let mut going = true;
+        index.walk(bounds, backwards, self.pin.sequence, |entry, version| {
+            going = changed.visit_before(entry.key(), &mut visit);
+            if going && !changed.skip(entry.key(), &mut visit, &mut going) {
+                going = visit(Item::Stored(entry.clone(), version));
+            }
+            going
+        });
+        if going {
+            changed.visit_rest(&mut visit);
+        }
+    }
+}
+
+type Range<'a> = Box<dyn Iterator<Item = (&'a Arc<[u8]>, &'a super::overlay::Change)> + 'a>;
+
+/// The changes within some bounds, in the direction of a walk.
+struct Changed<'a> {
+    range: std::iter::Peekable<Range<'a>>,
+    backwards: bool,
+}
+
+impl<'a> Changed<'a> {
+    fn new(changes: Option<&'a Changes>, bounds: KeyBounds<'_>, backwards: bool) -> Self {
+        let range: Range<'a> = match changes {
+            None => Box::new(std::iter::empty()),
+            Some(changes) => {
+                let range = changes.range::<[u8], (Bound<&[u8]>, Bound<&[u8]>)>(bounds);
+                if backwards { Box::new(range.rev()) } else { Box::new(range) }
+            }
+        };
+        Self { range: range.peekable(), backwards }
+    }
+
+    /// Visits the changed keys that come before `key`. False to stop.
+    fn visit_before(&mut self, key: &[u8], visit: &mut impl FnMut(Item) -> bool) -> bool {
+        let backwards = self.backwards;
+        let before = |changed: &[u8]| if backwards { changed > key } else { changed < key };
+        while let Some((key, change)) = self.range.next_if(|(changed, _)| before(changed)) {
+            if let Some(value) = &change.value
+                && !visit(Item::Changed(key.clone(), value.clone()))
+            {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Visits `key` if it was changed, and says whether it was; sets `going` to false to stop.
+    fn skip(
+        &mut self,
+        key: &[u8],
+        visit: &mut impl FnMut(Item) -> bool,
+        going: &mut bool,
+    ) -> bool {
+        let Some((key, change)) = self.range.next_if(|(changed, _)| changed.as_ref() == key) else {
+            return false;
+        };
+        if let Some(value) = &change.value {
+            *going = visit(Item::Changed(key.clone(), value.clone()));
+        }
+        true
+    }
+
+    fn visit_rest(&mut self, visit: &mut impl FnMut(Item) -> bool) {
+        for (key, change) in self.range.by_ref() {
+            if let Some(value) = &change.value
+                && !visit(Item::Changed(key.clone(), value.clone()))
+            {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A machine that exists only in memory, whose power can be cut at any moment.
+//!
+//! Tests come in through [`World`]: its processes run the store as the operating system's would,
+//! and all that changes its disk goes into a [`Journal`]. From a journal come crash states
+//! ([`Journal::crash_points`]), each an [`Image`] on which a new world starts, and a list of
+//! broken orders ([`Journal::violations`]).
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | `process`, `file`, `background` | the vfs traits, as one process sees them |
+//! | `machine` | the machine's state, behind the world's mutex |
+//! | `disk`, `content` | names and bytes, shared between images |
+//! | `journal`, `order` | what happened, and whether in the right order |
+//! | `crash`, `pending` | what a power cut leaves |
+//! | `fault`, `random` | planned failures, planted bugs, chance |
+//!
+//! Invariants:
+//! 1. Nothing here asks the machine it runs on for anything: same calls and seed, same world.
+//! 2. The world's mutex is held over no code of the store: steps and a [`Schedule`] run without.
+//!
+//! Threads and processes: any thread may call; the world itself makes none, and nothing in it
+//! happens by itself. Clients that should run in turns share a [`Schedule`].
+
+use std::cell::Cell;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Locality, Vfs};
+
+mod background;
+mod content;
+mod crash;
+mod disk;
+mod fault;
+mod file;
+mod journal;
+mod machine;
+mod order;
+mod pending;
+mod process;
+mod random;
+#[cfg(test)]
+mod tests;
+
+pub use crash::{CrashPoint, CrashPoints, EXHAUSTIVE_UNIT_COUNT_MAX, Images, SAMPLE_COUNT_DEFAULT};
+pub use disk::Image;
+pub use fault::{Fault, FaultEffect, FaultError, Plant};
+pub use journal::{Journal, Operation};
+pub use order::{Lists, OrderRules, Rule, SegmentNumber, Violation};
+pub use random::Random;
+
+use fault::FaultEffect::Kill;
+use machine::Machine;
+use process::Process;
+
+/// The number of the next process's view, unique among all worlds of the program.
+static NEXT_MACHINE: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    static UNSEEDED_CHECKSUMS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Plants a bug above this door, for the calling thread: all checksums start from one seed.
+pub fn plant_unseeded_checksums(planted: bool) {
+    UNSEEDED_CHECKSUMS.set(planted);
+}
+
+/// Whether [`plant_unseeded_checksums`] is in force on the calling thread.
+pub(crate) fn planted_unseeded_checksums() -> bool {
+    UNSEEDED_CHECKSUMS.get()
+}
+
+/// Who runs when several clients take turns. Called without the world's mutex.
+pub trait Schedule: Send + Sync {
+    /// The running client is about to make a call or to touch a shared word.
+    fn switch(&self);
+
+    /// The running client has nothing to do before `deadline` or a signal. False if nobody else
+    /// can run; the clock then moves to the deadline.
+    fn idle(&self, deadline: Duration) -> bool;
+}
+
+/// A simulated machine; clones are the same machine.
+#[derive(Clone)]
+pub struct World {
+    machine: Arc<Mutex<Machine>>,
+    schedule: Arc<Mutex<Option<Arc<dyn Schedule>>>>,
+}
+
+impl World {
+    /// A machine with an empty disk.
+    pub fn new(seed: u64) -> Self {
+        Self::from_image(Image::default(), seed)
+    }
+
+    /// A machine switched on with `image` on its disk, all of it durable.
+    pub fn from_image(image: Image, seed: u64) -> Self {
+        Self::resume(Journal::new(image.clone()), image, seed)
+    }
+
+    /// A machine that goes on where `journal` ends, with `disk` in its page cache.
+    fn resume(journal: Journal, disk: Image, seed: u64) -> Self {
+        let machine = Machine::new(journal, disk, seed);
+        Self {
+            machine: Arc::new(Mutex::new(machine)),
+            schedule: Arc::default(),
+        }
+    }
+
+    /// The machine's state. Nothing that may call back is dropped or run under this mutex.
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Processes.
+
+    /// Starts a process.
+    pub fn process(&self) -> Arc<dyn Vfs> {
+        let id = self.lock().add_process();
+        let machine_number = NEXT_MACHINE.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Process {
+            world: self.clone(),
+            id,
+            machine_number,
+        })
+    }
+
+    /// Kills a process of this world: its locks go, the page cache stays, its workers end, and
+    /// each later call of it fails.
+    pub fn kill(&self, process: &Arc<dyn Vfs>) {
+        let steps = self.lock().kill(process.process_id());
+        drop(steps);
+    }
+
+    /// Makes `process` a child that was forked off itself: its fork count rises.
+    pub fn fork(&self, process: &Arc<dyn Vfs>) {
+        self.lock().process(process.process_id()).fork_count += 1;
+    }
+
+    /// Sets the id, below 2^32, of the thread that calls from now on; gives the one before. The
+    /// first is 1; a worker's step runs under an id of its own.
+    pub fn set_thread(&self, thread: u64) -> u64 {
+        std::mem::replace(&mut self.lock().thread, thread)
+    }
+
+    /// Sets who decides which client runs.
+    pub fn set_schedule(&self, schedule: Option<Arc<dyn Schedule>>) {
+        let mut current = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, schedule);
+        drop(current);
+        drop(before);
+    }
+
+    fn schedule(&self) -> Option<Arc<dyn Schedule>> {
+        self.schedule
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Lets another client run.
+    fn switch(&self) {
+        if let Some(schedule) = self.schedule() {
+            schedule.switch();
+        }
+    }
+
+    /// Sets what [`Vfs::locality`] says.
+    pub fn set_locality(&self, locality: Locality) {
+        self.lock().locality = locality;
+    }
+
+    // The clock.
+
+    /// The time of the simulated clock.
+    pub fn now(&self) -> Duration {
+        self.lock().clock
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, duration: Duration) {
+        let mut machine = self.lock();
+        machine.clock = machine.clock.saturating_add(duration);
+    }
+
+    /// Moves the clock to `time`, unless it is later already.
+    fn advance_to(&self, time: Duration) {
+        let mut machine = self.lock();
+        machine.clock = machine.clock.max(time);
+    }
+
+    // The journal.
+
+    /// Notes that commit `mark` begins.
+    pub fn begin(&self, mark: u64) {
+        self.lock().change(Operation::Begin(mark));
+    }
+
+    /// Notes that commit `mark` returned, and whether it promised to survive a power cut.
+    pub fn acknowledge(&self, mark: u64, durable: bool) {
+        self.lock().change(Operation::Acknowledge { mark, durable });
+    }
+
+    /// All that changed so far.
+    pub fn journal(&self) -> Journal {
+        self.lock().journal.clone()
+    }
+
+    /// The disk as processes see it now.
+    pub fn image_now(&self) -> Image {
+        let mut image = self.lock().disk.clone();
+        image.drop_unnamed();
+        image
+    }
+
+    // Failures.
+
+    /// Lets the `nth` fallible call from now fail, the next one being 1. Replaces the fault that
+    /// was set before.
+    pub fn fail_call(&self, nth: u64, fault: Fault) {
+        let mut machine = self.lock();
+        let call = machine.calls + nth;
+        machine.arm(call, fault);
+    }
+
+    /// Takes back what [`World::fail_call`] set.
+    pub fn heal(&self) {
+        self.lock().heal();
+    }
+
+    /// How many fallible calls there were.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    /// How many calls failed as planned.
+    pub fn faults_fired(&self) -> u64 {
+        self.lock().faults_fired
+    }
+
+    /// Sets how many bytes files may still grow by; `None` for no limit.
+    pub fn set_free_bytes(&self, free_bytes: Option<u64>) {
+        self.lock().free_bytes = free_bytes;
+    }
+
+    /// Plants a bug.
+    pub fn plant(&self, plant: Plant) {
+        self.lock().plants.plant(plant);
+    }
+
+    /// A call that can fail and changes nothing on the disk: a planned failure does nothing.
+    fn read_call<T>(
+        &self,
+        process: u32,
+        call: impl FnOnce(&mut Machine) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.change_call(process, |machine, fault| match fault {
+            Some(fault) => Err(fault.error()),
+            None => call(machine),
+        })
+    }
+
+    /// A call that can fail and changes the disk; under a planned failure it is told which.
+    fn change_call<T>(
+        &self,
+        process: u32,
+        call: impl FnOnce(&mut Machine, Option<Fault>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.switch();
+        let mut machine = self.lock();
+        if machine.process(process).is_dead {
+            return Err(io::Error::other("the process was killed"));
+        }
+        let fault = machine.count_call();
+        if let Some(fault) = fault
+            && fault.effect == Kill
+        {
+            let steps = machine.kill(process);
+            drop(machine);
+            drop(steps);
+            return Err(fault.error());
+        }
+        call(&mut machine, fault)
+    }
+}
