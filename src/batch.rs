@@ -7,9 +7,7 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result, show_key};
-use crate::format::record::{
-    ENTRY_HEADER_BYTES, RECORD_HEADER_BYTES, entries, push_entry,
-};
+use crate::format::record::{ENTRY_HEADER_BYTES, RECORD_HEADER_BYTES, entries, push_entry};
 use crate::limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, SPARE_BUFFER_BYTES_MAX, VALUE_BYTES_MAX};
 
 const HEADER_LEN: usize = RECORD_HEADER_BYTES as usize;
@@ -111,7 +109,11 @@ pub(crate) fn change_bytes(key: &[u8], value: Option<&[u8]>) -> usize {
 /// Refuses a key over the limit.
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     if key.len() > KEY_BYTES_MAX {
-        return Err(too_large(format!("the key {}", show_key(key)).into(), key.len(), KEY_BYTES_MAX));
+        return Err(too_large(
+            format!("the key {}", show_key(key)).into(),
+            key.len(),
+            KEY_BYTES_MAX,
+        ));
     }
     Ok(())
 }
@@ -135,7 +137,11 @@ pub(crate) fn check_total(batch_bytes: usize) -> Result<()> {
 }
 
 fn too_large(what: std::borrow::Cow<'static, str>, actual: usize, max: usize) -> Error {
-    Error::TooLarge { what, actual_bytes: actual as u64, max_bytes: max as u64 }
+    Error::TooLarge {
+        what,
+        actual_bytes: actual as u64,
+        max_bytes: max as u64,
+    }
 }
 
 #[cfg(test)]
@@ -151,16 +157,24 @@ mod tests {
             Err(Error::Aborted)
         });
         assert!(failed.is_err());
-        batch.put_with(b"c", |out| {
-            out.extend_from_slice(b"3");
-            Ok(())
-        })
-        .unwrap();
+        batch
+            .put_with(b"c", |out| {
+                out.extend_from_slice(b"3");
+                Ok(())
+            })
+            .unwrap();
         batch.change(b"d", None).unwrap();
-        let entries: Vec<_> = batch.entries().map(|(_, key, value)| (key, value)).collect();
+        let entries: Vec<_> = batch
+            .entries()
+            .map(|(_, key, value)| (key, value))
+            .collect();
         assert_eq!(
             entries,
-            [(&b"a"[..], Some(&b"1"[..])), (b"c", Some(b"3")), (b"d", None)]
+            [
+                (&b"a"[..], Some(&b"1"[..])),
+                (b"c", Some(b"3")),
+                (b"d", None)
+            ]
         );
         assert!(batch.change(&vec![0; KEY_BYTES_MAX + 1], None).is_err());
         assert_eq!(batch.entries().count(), 3);

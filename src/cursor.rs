@@ -47,7 +47,13 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// A walk over `selection` of `view`.
     pub(crate) fn new(view: View, selection: Selection) -> Self {
-        let Selection { low, high, backwards, limit, page_size } = selection;
+        let Selection {
+            low,
+            high,
+            backwards,
+            limit,
+            page_size,
+        } = selection;
         Self {
             view,
             low,
@@ -100,7 +106,12 @@ impl Cursor {
 
     /// Fetches all that a limit lets through, so that both ends are known.
     fn fetch_all(&mut self, limit: usize) {
-        let fetched = if self.backwards { &self.back } else { &self.front }.len();
+        let fetched = if self.backwards {
+            &self.back
+        } else {
+            &self.front
+        }
+        .len();
         if let Some(more) = limit.checked_sub(fetched) {
             self.fetch(self.backwards, more);
         } else if self.backwards {
@@ -141,7 +152,9 @@ impl Cursor {
 }
 
 fn last_bound(item: Option<&Item>) -> Bound<Vec<u8>> {
-    item.map_or(Bound::Unbounded, |item| Bound::Excluded(item.key().to_vec()))
+    item.map_or(Bound::Unbounded, |item| {
+        Bound::Excluded(item.key().to_vec())
+    })
 }
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
@@ -177,7 +190,12 @@ pub struct Iter<V, S, K: ?Sized> {
 
 impl<V, S: Decode<V>, K: Key + ?Sized> Iter<V, S, K> {
     pub(crate) fn new(cursor: Cursor, serializer: S) -> Self {
-        Self { cursor, serializer, error: None, kinds: PhantomData }
+        Self {
+            cursor,
+            serializer,
+            error: None,
+            kinds: PhantomData,
+        }
     }
 
     fn pair(&mut self, item: Option<Item>) -> Option<Result<(K::Owned, V)>> {
@@ -221,6 +239,8 @@ impl<V, S: Decode<V>, K: Key + ?Sized> DoubleEndedIterator for Iter<V, S, K> {
 
 impl<V, S, K: ?Sized> std::fmt::Debug for Iter<V, S, K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Iter").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("Iter")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
     }
 }

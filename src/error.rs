@@ -68,7 +68,9 @@ pub enum Error {
     },
 
     /// No space is left. Nothing has changed; reads go on; try again when space is free.
-    #[error("no space to allocate {needed_bytes} bytes for {path}: {source}; free space and try again")]
+    #[error(
+        "no space to allocate {needed_bytes} bytes for {path}: {source}; free space and try again"
+    )]
     DiskFull {
         /// The file that was to grow.
         path: PathBuf,
@@ -180,7 +182,9 @@ pub enum Error {
     },
 
     /// Something is over a limit of [`limits`](crate::limits). Nothing has changed.
-    #[error("{what} has {actual_bytes} bytes, and the limit is {max_bytes}; store less in one piece")]
+    #[error(
+        "{what} has {actual_bytes} bytes, and the limit is {max_bytes}; store less in one piece"
+    )]
     TooLarge {
         /// What is too large.
         what: Cow<'static, str>,
@@ -202,7 +206,9 @@ pub enum Error {
     },
 
     /// The handle was made by the parent of this forked process.
-    #[error("this handle of the store at {path} belongs to the parent process; open the store again after fork")]
+    #[error(
+        "this handle of the store at {path} belongs to the parent process; open the store again after fork"
+    )]
     Forked {
         /// The store.
         path: PathBuf,
@@ -253,7 +259,9 @@ pub enum Error {
     },
 
     /// There is a store already, and a new one was to be made.
-    #[error("there is a store at {path} already; choose another directory, or open it with Create::IfMissing")]
+    #[error(
+        "there is a store at {path} already; choose another directory, or open it with Create::IfMissing"
+    )]
     AlreadyExists {
         /// Where it is.
         path: PathBuf,
@@ -272,7 +280,10 @@ pub enum Error {
 /// What kind of error it is; one for each variant of [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "each is documented at the variant of Error with its name")]
+#[expect(
+    missing_docs,
+    reason = "each is documented at the variant of Error with its name"
+)]
 pub enum ErrorKind {
     LockTimeout,
     WouldDeadlock,
@@ -337,13 +348,21 @@ impl Error {
 
     /// Gives a failed call of the machine its place: what was tried, and on what.
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { operation, path: path.to_owned(), source: Arc::new(source) }
+        Self::Io {
+            operation,
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }
     }
 
     /// A failed allocation of space: [`Error::DiskFull`] if that is what the machine said.
     pub(crate) fn allocate(path: &Path, needed_bytes: u64, source: io::Error) -> Self {
         if is_disk_full(&source) {
-            Self::DiskFull { path: path.to_owned(), needed_bytes, source: Arc::new(source) }
+            Self::DiskFull {
+                path: path.to_owned(),
+                needed_bytes,
+                source: Arc::new(source),
+            }
         } else {
             Self::io("allocate space for", path, source)
         }
@@ -351,13 +370,20 @@ impl Error {
 
     /// Damage in a file.
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_owned(), offset, what: what.into() }
+        Self::Corrupt {
+            path: path.to_owned(),
+            offset,
+            what: what.into(),
+        }
     }
 }
 
 /// Whether the machine said that there is no space, or no quota, left.
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// A key as people read it: quoted text, or hex, cut after a line's length.
@@ -368,7 +394,10 @@ pub(crate) fn show_key(key: &[u8]) -> String {
     let text = match std::str::from_utf8(shown) {
         Ok(text) => format!("{text:?}"),
         Err(error) if cut && shown.len() - error.valid_up_to() < 4 => {
-            format!("{:?}", String::from_utf8_lossy(&shown[..error.valid_up_to()]))
+            format!(
+                "{:?}",
+                String::from_utf8_lossy(&shown[..error.valid_up_to()])
+            )
         }
         Err(_) => {
             use std::fmt::Write;
@@ -379,7 +408,11 @@ pub(crate) fn show_key(key: &[u8]) -> String {
             })
         }
     };
-    if cut { format!("{text}… ({} bytes)", key.len()) } else { text }
+    if cut {
+        format!("{text}… ({} bytes)", key.len())
+    } else {
+        text
+    }
 }
 
 fn show_holder(holder: Option<&Holder>) -> String {
@@ -403,6 +436,9 @@ mod tests {
         assert_eq!(show_key(&[0xff, 0x00]), "0xff00");
         let long = "é".repeat(100);
         let shown = show_key(long.as_bytes());
-        assert!(shown.starts_with("\"éé") && shown.ends_with("… (200 bytes)"), "{shown}");
+        assert!(
+            shown.starts_with("\"éé") && shown.ends_with("… (200 bytes)"),
+            "{shown}"
+        );
     }
 }

@@ -45,23 +45,23 @@
 //! `snapshot`, `traits`; `serializer`; `transaction`; `batch`; `engine`; `index` and `log`;
 //! `format`; `vfs`.
 
-mod store;
-mod query;
-mod cursor;
-mod snapshot;
-mod traits;
-mod options;
-mod serializer;
-mod transaction;
 mod batch;
-mod key;
+mod cursor;
 mod engine;
-mod upkeep;
-mod index;
-mod log;
-mod format;
-pub mod limits;
 mod error;
+mod format;
+mod index;
+mod key;
+pub mod limits;
+mod log;
+mod options;
+mod query;
+mod serializer;
+mod snapshot;
+mod store;
+mod traits;
+mod transaction;
+mod upkeep;
 #[cfg(feature = "sim")]
 pub mod vfs;
 #[cfg(not(feature = "sim"))]

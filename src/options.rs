@@ -77,12 +77,20 @@ pub struct Compaction {
 impl Compaction {
     /// In the background, once half of a segment is dead.
     pub fn automatic() -> Self {
-        Self { automatic: true, dead_ratio: 0.5, dead_bytes: 1 << 20, rate_limit_bytes: None }
+        Self {
+            automatic: true,
+            dead_ratio: 0.5,
+            dead_bytes: 1 << 20,
+            rate_limit_bytes: None,
+        }
     }
 
     /// Never by itself.
     pub fn manual() -> Self {
-        Self { automatic: false, ..Self::automatic() }
+        Self {
+            automatic: false,
+            ..Self::automatic()
+        }
     }
 
     /// The share of dead bytes from which a segment is worth rewriting, above 0 and at most 1.
@@ -109,10 +117,18 @@ impl Compaction {
     fn check(&self) -> Result<()> {
         if !(self.dead_ratio > 0.0 && self.dead_ratio <= 1.0) {
             let value = self.dead_ratio.to_string();
-            return Err(invalid("compaction.dead_ratio", value, "above 0 and at most 1"));
+            return Err(invalid(
+                "compaction.dead_ratio",
+                value,
+                "above 0 and at most 1",
+            ));
         }
         if self.rate_limit_bytes == Some(0) {
-            return Err(invalid("compaction.rate_limit_bytes", "0".into(), "above 0"));
+            return Err(invalid(
+                "compaction.rate_limit_bytes",
+                "0".into(),
+                "above 0",
+            ));
         }
         Ok(())
     }
@@ -164,7 +180,11 @@ impl Settings {
     fn check(&self, serializer: &str) -> Result<()> {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
             let what = format!("from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} bytes");
-            return Err(invalid("segment_bytes", self.segment_bytes.to_string(), what));
+            return Err(invalid(
+                "segment_bytes",
+                self.segment_bytes.to_string(),
+                what,
+            ));
         }
         if serializer.is_empty() || serializer.len() > SERIALIZER_NAME_BYTES_MAX {
             let what = format!("a name of 1 to {SERIALIZER_NAME_BYTES_MAX} bytes");
@@ -209,7 +229,11 @@ pub(crate) fn check_label(label: &str) -> Result<()> {
 }
 
 fn invalid(option: &'static str, value: String, what: impl Into<String>) -> Error {
-    Error::InvalidOption { option, value, what: format!("it must be {}", what.into()) }
+    Error::InvalidOption {
+        option,
+        value,
+        what: format!("it must be {}", what.into()),
+    }
 }
 
 /// How to open a store.
@@ -255,7 +279,12 @@ impl Options {
             compaction: Compaction::default(),
             progress: None,
         };
-        Self { serializer: Cbor, settings, vfs: None, keys: std::marker::PhantomData }
+        Self {
+            serializer: Cbor,
+            settings,
+            vfs: None,
+            keys: std::marker::PhantomData,
+        }
     }
 }
 
@@ -269,13 +298,28 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     /// How values become bytes; the name is kept in the store, and another one is refused.
     pub fn serializer<T: Serializer>(self, serializer: T) -> Options<T, K> {
         let Self { settings, vfs, .. } = self;
-        Options { serializer, settings, vfs, keys: std::marker::PhantomData }
+        Options {
+            serializer,
+            settings,
+            vfs,
+            keys: std::marker::PhantomData,
+        }
     }
 
     /// Keys of any bytes instead of UTF-8 strings; the kind is kept in the store.
     pub fn byte_keys(self) -> Options<S, [u8]> {
-        let Self { serializer, settings, vfs, .. } = self;
-        Options { serializer, settings, vfs, keys: std::marker::PhantomData }
+        let Self {
+            serializer,
+            settings,
+            vfs,
+            ..
+        } = self;
+        Options {
+            serializer,
+            settings,
+            vfs,
+            keys: std::marker::PhantomData,
+        }
     }
 
     /// Opens a store that was made with another serializer all the same. The name in the store

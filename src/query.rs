@@ -109,13 +109,19 @@ impl<'a, S: Serializer, K: Key + ?Sized> Query<'a, S, K> {
     pub fn prefix(self, prefix: impl AsRef<K>) -> Self {
         let prefix = prefix.as_ref().as_bytes();
         let bounds = (Bound::Included(prefix.to_vec()), prefix_end(prefix));
-        self.bounded(bounds, "it has two prefixes, or a prefix and a range; use one of them")
+        self.bounded(
+            bounds,
+            "it has two prefixes, or a prefix and a range; use one of them",
+        )
     }
 
     /// Only keys within `range`; an inverted range is empty.
     pub fn range(self, range: impl KeyRange<K>) -> Self {
         let bounds = range.key_bounds();
-        self.bounded(bounds, "it has two ranges, or a prefix and a range; use one of them")
+        self.bounded(
+            bounds,
+            "it has two ranges, or a prefix and a range; use one of them",
+        )
     }
 
     /// Only keys that come after `key` in the query's direction: to go on behind a page.
@@ -227,7 +233,13 @@ impl<'a, S: Serializer, K: Key + ?Sized> Query<'a, S, K> {
             }
         }
         let (backwards, limit) = (self.backwards, self.limit);
-        Ok(Selection { low, high, backwards, limit, page_size: None })
+        Ok(Selection {
+            low,
+            high,
+            backwards,
+            limit,
+            page_size: None,
+        })
     }
 }
 
@@ -265,7 +277,10 @@ pub struct Scan<'a, S, K: ?Sized> {
 
 impl<'a, S: Serializer, K: Key + ?Sized> Scan<'a, S, K> {
     pub(crate) fn new(source: &'a dyn Source, serializer: &'a S) -> Self {
-        Self { query: Query::new(source, serializer), page_size: PAGE_SIZE_DEFAULT }
+        Self {
+            query: Query::new(source, serializer),
+            page_size: PAGE_SIZE_DEFAULT,
+        }
     }
 
     /// How many keys are looked up at once: from 1 to [`PAGE_SIZE_MAX`]. Default:
@@ -297,15 +312,22 @@ impl<'a, S: Serializer, K: Key + ?Sized> Scan<'a, S, K> {
             });
         }
         let (source, serializer) = (self.query.source, self.query.serializer.clone());
-        let selection =
-            Selection { page_size: Some(self.page_size), ..self.query.selection()? };
-        Ok(Iter::new(Cursor::new(source.view()?, selection), serializer))
+        let selection = Selection {
+            page_size: Some(self.page_size),
+            ..self.query.selection()?
+        };
+        Ok(Iter::new(
+            Cursor::new(source.view()?, selection),
+            serializer,
+        ))
     }
 }
 
 impl<S, K: ?Sized> std::fmt::Debug for Scan<'_, S, K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scan").field("page_size", &self.page_size).finish_non_exhaustive()
+        f.debug_struct("Scan")
+            .field("page_size", &self.page_size)
+            .finish_non_exhaustive()
     }
 }
 

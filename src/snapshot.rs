@@ -35,8 +35,15 @@ pub struct Snapshot<S: Serializer = Cbor, K: Key + ?Sized = str> {
 
 impl<S: Serializer, K: Key + ?Sized> Snapshot<S, K> {
     pub(crate) fn new(opening: &Arc<Opening>, serializer: &S) -> Result<Self> {
-        let view = View { pin: Arc::new(Pin::new(opening)?), changes: None };
-        Ok(Self { view, serializer: serializer.clone(), keys: PhantomData })
+        let view = View {
+            pin: Arc::new(Pin::new(opening)?),
+            changes: None,
+        };
+        Ok(Self {
+            view,
+            serializer: serializer.clone(),
+            keys: PhantomData,
+        })
     }
 
     /// The value of `key` at the snapshot's moment.
@@ -49,7 +56,8 @@ impl<S: Serializer, K: Key + ?Sized> Snapshot<S, K> {
     {
         let key = key.as_bytes();
         self.view.check_open()?;
-        self.view.read(key, |bytes| decode(&self.serializer, key, bytes))
+        self.view
+            .read(key, |bytes| decode(&self.serializer, key, bytes))
     }
 
     /// Whether `key` was there at the snapshot's moment.
@@ -58,7 +66,13 @@ impl<S: Serializer, K: Key + ?Sized> Snapshot<S, K> {
     /// `Closed`, `Forked`.
     pub fn has(&self, key: &K) -> Result<bool> {
         self.view.check_open()?;
-        Ok(self.view.pin.engine().index.get(key.as_bytes(), self.view.pin.sequence).is_some())
+        Ok(self
+            .view
+            .pin
+            .engine()
+            .index
+            .get(key.as_bytes(), self.view.pin.sequence)
+            .is_some())
     }
 
     /// The values of `keys` at the snapshot's moment, in the order asked.
@@ -93,14 +107,20 @@ impl<S: Serializer, K: Key + ?Sized> Source for Snapshot<S, K> {
     }
 
     fn delete_selected(&self, _selection: Selection) -> Result<u64> {
-        Err(Error::InvalidQuery { what: "a snapshot never changes; delete from its store" })
+        Err(Error::InvalidQuery {
+            what: "a snapshot never changes; delete from its store",
+        })
     }
 }
 
 impl<S: Serializer, K: Key + ?Sized> Clone for Snapshot<S, K> {
     fn clone(&self) -> Self {
         let (view, serializer) = (self.view.clone(), self.serializer.clone());
-        Self { view, serializer, keys: PhantomData }
+        Self {
+            view,
+            serializer,
+            keys: PhantomData,
+        }
     }
 }
 

@@ -70,7 +70,9 @@ impl Store {
     /// # Panics
     /// Never: an empty machine in memory refuses nothing.
     pub fn in_memory() -> Self {
-        Options::new().in_memory().expect("OK because defaults are in bounds and memory has no errors")
+        Options::new()
+            .in_memory()
+            .expect("OK because defaults are in bounds and memory has no errors")
     }
 }
 
@@ -81,10 +83,21 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
         settings: &Settings,
         serializer: S,
     ) -> Result<Self> {
-        let key_kind = if K::TEXT { KeyKind::Text } else { KeyKind::Bytes };
-        let wanted = Wanted { key_kind, serializer: serializer.name() };
+        let key_kind = if K::TEXT {
+            KeyKind::Text
+        } else {
+            KeyKind::Bytes
+        };
+        let wanted = Wanted {
+            key_kind,
+            serializer: serializer.name(),
+        };
         let opening = open(vfs, path, settings, &wanted)?;
-        Ok(Self { opening, serializer, keys: PhantomData })
+        Ok(Self {
+            opening,
+            serializer,
+            keys: PhantomData,
+        })
     }
 
     /// The same store, read and written with another serializer. The name in the store stays.
@@ -99,7 +112,11 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// # Ok::<(), happystore::Error>(())
     /// ```
     pub fn with<T: Serializer>(&self, serializer: T) -> Store<T, K> {
-        Store { opening: self.opening.clone(), serializer, keys: PhantomData }
+        Store {
+            opening: self.opening.clone(),
+            serializer,
+            keys: PhantomData,
+        }
     }
 
     /// The value of `key`; `None` if it is missing.
@@ -178,7 +195,9 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// # Errors
     /// As [`Store::set`], but for `Encode`.
     pub fn delete(&self, key: &K) -> Result<bool> {
-        Ok(self.delete_bytes(std::iter::once(key.as_bytes()))?.contains(&true))
+        Ok(self
+            .delete_bytes(std::iter::once(key.as_bytes()))?
+            .contains(&true))
     }
 
     /// Sets all of `pairs` at once, as one batch with one sync; the last of equal keys wins.
@@ -358,7 +377,11 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
 
     fn turn(&self) -> Result<WriteTurn<&Engine>> {
         let engine = self.engine()?;
-        Engine::begin(&engine, self.opening.lock_timeout, Some(&self.opening.label))
+        Engine::begin(
+            &engine,
+            self.opening.lock_timeout,
+            Some(&self.opening.label),
+        )
     }
 
     /// A batch of `pairs` in key order, encoded before any lock is taken.
@@ -410,7 +433,10 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
 
 impl<S: Serializer, K: Key + ?Sized> Source for Store<S, K> {
     fn view(&self) -> Result<View> {
-        Ok(View { pin: Arc::new(Pin::new(&self.opening)?), changes: None })
+        Ok(View {
+            pin: Arc::new(Pin::new(&self.opening)?),
+            changes: None,
+        })
     }
 
     fn delete_selected(&self, selection: Selection) -> Result<u64> {

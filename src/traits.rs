@@ -47,10 +47,7 @@ pub trait Read<S: Serializer = Cbor, K: Key + ?Sized = str> {
     ///
     /// # Errors
     /// As the type's own `bulk_get`.
-    fn bulk_get<V>(
-        &self,
-        keys: impl IntoIterator<Item = impl AsRef<K>>,
-    ) -> Result<Vec<Option<V>>>
+    fn bulk_get<V>(&self, keys: impl IntoIterator<Item = impl AsRef<K>>) -> Result<Vec<Option<V>>>
     where
         S: Decode<V>;
 

@@ -65,7 +65,9 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
     /// Makes all durable and writes the seal mark of a clean close.
     pub(super) fn seal(&mut self) -> Result<()> {
         let (engine, writer) = self.parts();
-        let syncs = writer.seal_mark(&engine.log).map_err(|fault| engine.failed(fault))?;
+        let syncs = writer
+            .seal_mark(&engine.log)
+            .map_err(|fault| engine.failed(fault))?;
         engine.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
         Ok(())
     }
@@ -84,7 +86,9 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
             engine.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
         }
         engine.index_batch(batch, &appended);
-        engine.visible.store(appended.stamp.sequence, Ordering::Release);
+        engine
+            .visible
+            .store(appended.stamp.sequence, Ordering::Release);
         engine.counters.commits.fetch_add(1, Ordering::Relaxed);
         engine.index.prune(&engine.horizon());
         if let Durability::Deferred(delay) = durability {
@@ -100,11 +104,13 @@ impl Engine {
         let horizon = self.horizon();
         let segment = &appended.segment;
         for (at, key, value) in batch.entries() {
-            let value_bytes =
-                value.map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX - 1));
+            let value_bytes = value.map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX - 1));
             let offset = appended.offset + at;
             let location = Location::new(segment.id, offset, appended.stamp.epoch, value_bytes);
-            let version = Version { sequence: appended.stamp.sequence, location };
+            let version = Version {
+                sequence: appended.stamp.sequence,
+                location,
+            };
             if !version.is_tombstone() {
                 segment.add_live(version.entry_bytes(key.len()));
             }

@@ -4,8 +4,8 @@
 //! until then and syncs once for all commits so far. A failed sync poisons the engine, so the
 //! next write and `close` report it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use super::Engine;
@@ -67,7 +67,10 @@ impl Engine {
     /// Sees to it that all that is appended by now is durable within `delay`. The caller holds
     /// the writer lock.
     pub(super) fn sync_within(&self, delay: Duration) -> Result<(), Fault> {
-        if !self.deferred.bring_forward(self.vfs.monotonic().saturating_add(delay)) {
+        if !self
+            .deferred
+            .bring_forward(self.vfs.monotonic().saturating_add(delay))
+        {
             return Ok(());
         }
         if let Some(worker) = self.deferred.worker.get() {

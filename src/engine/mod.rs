@@ -97,7 +97,9 @@ impl Engine {
     /// Refuses if the engine was closed, or belongs to the parent of a forked process.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_forked() {
-            return Err(Error::Forked { path: self.identity.path.clone() });
+            return Err(Error::Forked {
+                path: self.identity.path.clone(),
+            });
         }
         if self.closed.load(Ordering::Acquire) {
             return Err(self.closed_error());
@@ -109,7 +111,9 @@ impl Engine {
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
         if self.identity.access == Access::ReadOnly {
-            return Err(Error::ReadOnly { path: self.identity.path.clone() });
+            return Err(Error::ReadOnly {
+                path: self.identity.path.clone(),
+            });
         }
         self.check_poison()
     }
@@ -119,7 +123,10 @@ impl Engine {
         match self.poison.get() {
             Some(cause) => {
                 let path = self.identity.path.clone();
-                Err(Error::Poisoned { path, cause: cause.clone() })
+                Err(Error::Poisoned {
+                    path,
+                    cause: cause.clone(),
+                })
             }
             None => Ok(()),
         }
@@ -149,7 +156,9 @@ impl Engine {
     ) -> Result<Option<R>> {
         self.check_open()?;
         let version = self.index.get_visible(key, &self.visible);
-        version.map(|version| self.read_version(key, version, take)).transpose()
+        version
+            .map(|version| self.read_version(key, version, take))
+            .transpose()
     }
 
     /// Hands the value of `key` at `sequence`, which is pinned, to `take`.
@@ -164,7 +173,9 @@ impl Engine {
     ) -> Result<Option<R>> {
         self.check_open()?;
         let version = self.index.get(key, sequence);
-        version.map(|version| self.read_version(key, version, take)).transpose()
+        version
+            .map(|version| self.read_version(key, version, take))
+            .transpose()
     }
 
     /// Hands the value at `version` of `key` to `take`.
@@ -177,7 +188,8 @@ impl Engine {
         version: Version,
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<R> {
-        self.log.read(key, version, self.identity.verify_reads, take)
+        self.log
+            .read(key, version, self.identity.verify_reads, take)
     }
 
     /// Whether `key` is there, for a reader without a pin.
@@ -220,7 +232,9 @@ impl Engine {
     }
 
     fn closed_error(&self) -> Error {
-        Error::Closed { path: self.identity.path.clone() }
+        Error::Closed {
+            path: self.identity.path.clone(),
+        }
     }
 
     /// Ends the engine: waits for the running transaction, makes all durable, writes the seal
@@ -250,7 +264,10 @@ impl Opening {
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             // A forked child hears that first, whatever its parent had done.
-            return self.engine.check_open().and(Err(self.engine.closed_error()));
+            return self
+                .engine
+                .check_open()
+                .and(Err(self.engine.closed_error()));
         }
         Ok(())
     }

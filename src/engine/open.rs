@@ -43,10 +43,11 @@ pub(crate) fn open(
     wanted: &Wanted<'_>,
 ) -> Result<Arc<Opening>> {
     make_directory(vfs.as_ref(), path, settings)?;
-    let directory = vfs.absolute(path).map_err(|error| Error::io("look at", path, error))?;
+    let directory = vfs
+        .absolute(path)
+        .map_err(|error| Error::io("look at", path, error))?;
     let open = || open_engine(vfs, &directory, settings, wanted);
-    let (engine, was_open) =
-        registry::find_or_open(vfs, &directory, settings.lock_timeout, open)?;
+    let (engine, was_open) = registry::find_or_open(vfs, &directory, settings.lock_timeout, open)?;
     let opening = Arc::new(Opening {
         engine,
         lock_timeout: settings.lock_timeout,
@@ -63,25 +64,36 @@ pub(crate) fn open(
 
 /// Sees to it that `path` is a directory.
 fn make_directory(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<()> {
-    match vfs.node(path).map_err(|error| Error::io("look at", path, error))? {
+    match vfs
+        .node(path)
+        .map_err(|error| Error::io("look at", path, error))?
+    {
         Some(NodeKind::Directory) => Ok(()),
-        Some(NodeKind::File) => {
-            Err(Error::NotAStore { path: path.to_owned(), what: "it is a file, not a directory" })
-        }
-        Some(NodeKind::Other) => {
-            Err(Error::NotAStore { path: path.to_owned(), what: "it is not a directory" })
-        }
+        Some(NodeKind::File) => Err(Error::NotAStore {
+            path: path.to_owned(),
+            what: "it is a file, not a directory",
+        }),
+        Some(NodeKind::Other) => Err(Error::NotAStore {
+            path: path.to_owned(),
+            what: "it is not a directory",
+        }),
         None if settings.access == Access::ReadOnly || settings.create == Create::Never => {
-            Err(Error::NotFound { path: path.to_owned() })
+            Err(Error::NotFound {
+                path: path.to_owned(),
+            })
         }
-        None => vfs.create_dir_all(path).map_err(|error| Error::io("create", path, error)),
+        None => vfs
+            .create_dir_all(path)
+            .map_err(|error| Error::io("create", path, error)),
     }
 }
 
 /// A directory that is open already is shared only with the same meaning.
 fn check_reopen(open: &Identity, settings: &Settings, wanted: &Wanted<'_>) -> Result<()> {
     if settings.create == Create::New {
-        return Err(Error::AlreadyExists { path: open.path.clone() });
+        return Err(Error::AlreadyExists {
+            path: open.path.clone(),
+        });
     }
     if open.access != settings.access {
         return Err(Error::InvalidOption {
@@ -93,7 +105,13 @@ fn check_reopen(open: &Identity, settings: &Settings, wanted: &Wanted<'_>) -> Re
             ),
         });
     }
-    check_identity(&open.path, open.key_kind, &open.serializer, settings, wanted)
+    check_identity(
+        &open.path,
+        open.key_kind,
+        &open.serializer,
+        settings,
+        wanted,
+    )
 }
 
 fn check_identity(
@@ -105,7 +123,11 @@ fn check_identity(
 ) -> Result<()> {
     if key_kind != wanted.key_kind {
         let (stored, asked) = (key_kind.name(), wanted.key_kind.name());
-        return Err(Error::KeyKindMismatch { path: path.to_owned(), stored, asked });
+        return Err(Error::KeyKindMismatch {
+            path: path.to_owned(),
+            stored,
+            asked,
+        });
     }
     if serializer != wanted.serializer && !settings.any_serializer {
         return Err(Error::SerializerMismatch {
@@ -127,7 +149,10 @@ fn open_engine(
     if settings.access != Access::Exclusive
         && let Locality::Remote(file_system) = vfs.locality(directory).map_err(look)?
     {
-        return Err(Error::NotLocal { path: directory.to_owned(), file_system });
+        return Err(Error::NotLocal {
+            path: directory.to_owned(),
+            file_system,
+        });
     }
     let read_only = settings.access == Access::ReadOnly;
     refuse_missing(vfs.as_ref(), directory, settings)?;
@@ -139,7 +164,13 @@ fn open_engine(
         &settings.label,
     )?;
     let manifest = load_or_create(vfs.as_ref(), directory, settings, wanted)?;
-    check_identity(directory, manifest.key_kind, &manifest.serializer, settings, wanted)?;
+    check_identity(
+        directory,
+        manifest.key_kind,
+        &manifest.serializer,
+        settings,
+        wanted,
+    )?;
     let identity = Identity {
         path: directory.to_owned(),
         access: settings.access,
@@ -153,7 +184,13 @@ fn open_engine(
     let segment_bytes = u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX);
     let log = Log::new(vfs.clone(), directory.to_owned(), segment_bytes);
     let index = Index::new();
-    let mut recovery = Recovery { log: &log, index: &index, settings, manifest, done_bytes: 0 };
+    let mut recovery = Recovery {
+        log: &log,
+        index: &index,
+        settings,
+        manifest,
+        done_bytes: 0,
+    };
     let writer = recovery.run()?;
     let visible = AtomicU64::new(writer.sequence);
     let fork_count = vfs.fork_count();
@@ -184,9 +221,13 @@ fn refuse_missing(vfs: &dyn Vfs, directory: &Path, settings: &Settings) -> Resul
         return Ok(());
     }
     let path = directory.join(log::file_name::MANIFEST);
-    let node = vfs.node(&path).map_err(|error| Error::io("look at", &path, error))?;
+    let node = vfs
+        .node(&path)
+        .map_err(|error| Error::io("look at", &path, error))?;
     if node.is_none() && !has_segments(vfs, directory)? {
-        return Err(Error::NotFound { path: directory.to_owned() });
+        return Err(Error::NotFound {
+            path: directory.to_owned(),
+        });
     }
     Ok(())
 }
@@ -199,14 +240,20 @@ fn load_or_create(
 ) -> Result<Manifest> {
     if let Some(manifest) = manifest::load(vfs, directory)? {
         if settings.create == Create::New {
-            return Err(Error::AlreadyExists { path: directory.to_owned() });
+            return Err(Error::AlreadyExists {
+                path: directory.to_owned(),
+            });
         }
         return Ok(manifest);
     }
     let path = directory.join(log::file_name::MANIFEST);
     if has_segments(vfs, directory)? {
         // The manifest is durable before the first segment is made, so no crash leaves this.
-        return Err(Error::corrupt(&path, 0, "it is gone, though there are segments"));
+        return Err(Error::corrupt(
+            &path,
+            0,
+            "it is gone, though there are segments",
+        ));
     }
     let manifest = Manifest {
         store_id: vfs.unique_id(),
@@ -264,7 +311,11 @@ impl Recovery<'_> {
             synced: active.end,
         });
         self.log.install(segments, tail);
-        Ok(Writer { manifest: self.manifest.clone(), sequence, active })
+        Ok(Writer {
+            manifest: self.manifest.clone(),
+            sequence,
+            active,
+        })
     }
 
     fn open_segments(&self, listed: &[SegmentEntry]) -> Result<Segments> {
@@ -276,7 +327,11 @@ impl Recovery<'_> {
         let (vfs, directory) = (self.log.vfs.as_ref(), &self.log.directory);
         let store_id = &self.manifest.store_id;
         let open = |entry: &SegmentEntry| {
-            let mode = if entry.sealed.is_some() { OpenMode::Read } else { mode };
+            let mode = if entry.sealed.is_some() {
+                OpenMode::Read
+            } else {
+                mode
+            };
             Segment::open(vfs, directory, store_id, entry.id, mode).map(Arc::new)
         };
         listed.iter().map(open).collect()
@@ -295,7 +350,11 @@ impl Recovery<'_> {
         let index = self.index;
         let mut report = |done: u32| {
             let bytes_done = before + u64::from(done);
-            settings.report(OpenProgress { bytes_done, bytes_total: total_bytes, keys: index.keys() });
+            settings.report(OpenProgress {
+                bytes_done,
+                bytes_total: total_bytes,
+                keys: index.keys(),
+            });
         };
         let marked = replay(scanner, segment, replayed, index, &mut report)?;
         segment.set_end(scanner.offset());
@@ -326,7 +385,10 @@ impl Recovery<'_> {
             // What a killed process wrote may not be durable yet, and readers are about to see it,
             // and later records are about to say that it is.
             TailState::Clean => {
-                segment.file.sync().map_err(|error| Error::io("sync", &segment.path, error))?;
+                segment
+                    .file
+                    .sync()
+                    .map_err(|error| Error::io("sync", &segment.path, error))?;
             }
         }
         Ok(active)
@@ -350,27 +412,37 @@ impl Recovery<'_> {
 
     fn report(&self, bytes_done: u64, bytes_total: u64) {
         let keys = self.index.keys();
-        self.settings.report(OpenProgress { bytes_done, bytes_total, keys });
+        self.settings.report(OpenProgress {
+            bytes_done,
+            bytes_total,
+            keys,
+        });
     }
 }
 
 fn total_bytes(listed: &[SegmentEntry], segments: &Segments) -> Result<u64> {
-    listed.iter().zip(segments).try_fold(0, |total, (entry, segment)| {
-        let bytes = match entry.sealed {
-            Some(end) => end.len_bytes,
-            None => u64::from(segment.file_bytes()?),
-        };
-        Ok(total + bytes)
-    })
+    listed
+        .iter()
+        .zip(segments)
+        .try_fold(0, |total, (entry, segment)| {
+            let bytes = match entry.sealed {
+                Some(end) => end.len_bytes,
+                None => u64::from(segment.file_bytes()?),
+            };
+            Ok(total + bytes)
+        })
 }
 
 /// The end of a sealed segment, which its file must reach.
 fn sealed_end(segment: &Segment, len_bytes: u64) -> Result<u32> {
     let file_bytes = segment.file_bytes()?;
-    u32::try_from(len_bytes).ok().filter(|&end| end <= file_bytes).ok_or_else(|| {
-        let what = "the file was cut off: it is sealed, and longer in the manifest";
-        Error::corrupt(&segment.path, u64::from(file_bytes), what)
-    })
+    u32::try_from(len_bytes)
+        .ok()
+        .filter(|&end| end <= file_bytes)
+        .ok_or_else(|| {
+            let what = "the file was cut off: it is sealed, and longer in the manifest";
+            Error::corrupt(&segment.path, u64::from(file_bytes), what)
+        })
 }
 
 /// A sealed segment is never guessed at.

@@ -41,22 +41,41 @@ impl ProcessLock {
         label: &str,
     ) -> Result<Self> {
         let Some(file) = open_lock(vfs, directory, read_only)? else {
-            return Ok(Self { held: Mutex::new(None) });
+            return Ok(Self {
+                held: Mutex::new(None),
+            });
         };
-        let kind = if read_only { LockKind::Shared } else { LockKind::Exclusive };
+        let kind = if read_only {
+            LockKind::Shared
+        } else {
+            LockKind::Exclusive
+        };
         // A directory that may only be read may have no page; then the holder stays unknown.
         let page = vfs.shared_page(&directory.join(file_name::STATE)).ok();
-        wait(vfs, directory, file.as_ref(), kind, timeout, page.as_deref())?;
+        wait(
+            vfs,
+            directory,
+            file.as_ref(),
+            kind,
+            timeout,
+            page.as_deref(),
+        )?;
         if let Some(page) = page.as_deref().filter(|_| !read_only) {
             state::write_holder(page, vfs, label);
         }
         let page = page.filter(|_| !read_only);
-        Ok(Self { held: Mutex::new(Some(Held { file, page })) })
+        Ok(Self {
+            held: Mutex::new(Some(Held { file, page })),
+        })
     }
 
     /// Gives the lock back. A second call does nothing.
     pub(super) fn release(&self) {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(held) = held {
             if let Some(page) = &held.page {
                 state::clear_holder(page.as_ref());
@@ -74,7 +93,11 @@ fn open_lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<
     if read_only && vfs.node(&path).map_err(open_error)? != Some(NodeKind::File) {
         return Ok(None);
     }
-    let mode = if read_only { OpenMode::Read } else { OpenMode::WriteOrCreate };
+    let mode = if read_only {
+        OpenMode::Read
+    } else {
+        OpenMode::WriteOrCreate
+    };
     vfs.open(&path, mode).map(Some).map_err(open_error)
 }
 
@@ -90,13 +113,22 @@ fn wait(
     let mut pause = RETRY_MIN;
     loop {
         let path = directory.join(file_name::LOCK);
-        if file.try_lock(kind).map_err(|error| Error::io("lock", &path, error))? {
+        if file
+            .try_lock(kind)
+            .map_err(|error| Error::io("lock", &path, error))?
+        {
             return Ok(());
         }
         let waited = vfs.monotonic().saturating_sub(begun);
         if waited >= timeout {
-            let holder = page.and_then(|page| state::read_holder(page, vfs)).map(Box::new);
-            return Err(Error::LockTimeout { path: directory.to_owned(), waited, holder });
+            let holder = page
+                .and_then(|page| state::read_holder(page, vfs))
+                .map(Box::new);
+            return Err(Error::LockTimeout {
+                path: directory.to_owned(),
+                waited,
+                holder,
+            });
         }
         vfs.sleep(pause.min(timeout.saturating_sub(waited)));
         pause = (pause * 2).min(RETRY_MAX);

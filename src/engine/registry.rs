@@ -19,7 +19,10 @@ static REGISTRY: LazyLock<Mutex<HashMap<DirectoryId, Slot>>> = LazyLock::new(Mut
 
 enum Slot {
     Busy,
-    Open { engine: Weak<Engine>, openings: usize },
+    Open {
+        engine: Weak<Engine>,
+        openings: usize,
+    },
 }
 
 /// The engine of `directory`: the one that is open already, or the one that `open` makes.
@@ -42,7 +45,10 @@ pub(super) fn find_or_open(
     // From here on the slot is busy, and must be given back on every way out.
     let busy = Busy { id };
     let engine = open()?;
-    let opened = Slot::Open { engine: Arc::downgrade(&engine), openings: 1 };
+    let opened = Slot::Open {
+        engine: Arc::downgrade(&engine),
+        openings: 1,
+    };
     lock().insert(id, opened);
     std::mem::forget(busy);
     Ok((engine, false))
@@ -53,7 +59,9 @@ pub(super) fn find_or_open(
 /// # Errors
 /// As the engine's end.
 pub(super) fn release(engine: &Engine, lock_timeout: Duration) -> Result<()> {
-    let Some(id) = take_last(engine) else { return Ok(()) };
+    let Some(id) = take_last(engine) else {
+        return Ok(());
+    };
     let _busy = Busy { id };
     engine.shutdown(lock_timeout)
 }
@@ -65,7 +73,9 @@ fn take_last(engine: &Engine) -> Option<DirectoryId> {
         Slot::Open { engine: open, .. } => std::ptr::eq(open.as_ptr(), engine),
         Slot::Busy => false,
     })?;
-    let Slot::Open { openings, .. } = slot else { return None };
+    let Slot::Open { openings, .. } = slot else {
+        return None;
+    };
     *openings -= 1;
     if *openings > 0 {
         return None;
@@ -103,7 +113,11 @@ fn wait_for_slot(
         }
         let waited = vfs.monotonic().saturating_sub(begun);
         if waited >= timeout {
-            return Err(Error::LockTimeout { path: directory.to_owned(), waited, holder: None });
+            return Err(Error::LockTimeout {
+                path: directory.to_owned(),
+                waited,
+                holder: None,
+            });
         }
         vfs.sleep(RETRY);
     }

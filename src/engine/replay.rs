@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::record::RecordKind;
 use crate::index::Index;
+use crate::log::find;
 use crate::log::location::{Location, Version};
 use crate::log::scanner::{Record, Scanner};
 use crate::log::segment::Segment;
-use crate::log::find;
 
 /// How far replaying has come, told after every so many bytes.
 pub(crate) type Report<'a> = &'a mut dyn FnMut(u32);
@@ -51,13 +51,17 @@ fn replay_record(
 ) -> Result<()> {
     let stamp = record.header.stamp;
     for entry in record.entries() {
-        let entry = entry
-            .map_err(|what| Error::corrupt(&segment.path, u64::from(record.offset), what))?;
-        let value_bytes =
-            entry.value.map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX - 1));
+        let entry =
+            entry.map_err(|what| Error::corrupt(&segment.path, u64::from(record.offset), what))?;
+        let value_bytes = entry
+            .value
+            .map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX - 1));
         let offset = record.payload_offset() + entry.at;
         let location = Location::new(segment.id, offset, stamp.epoch, value_bytes);
-        let version = Version { sequence: stamp.sequence, location };
+        let version = Version {
+            sequence: stamp.sequence,
+            location,
+        };
         if !version.is_tombstone() {
             segment.add_live(version.entry_bytes(entry.key.len()));
         }

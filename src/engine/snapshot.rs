@@ -23,7 +23,10 @@ impl Pins {
     pub(super) fn horizon(&self, visible: &AtomicU64) -> Horizon {
         let counts = self.lock();
         let visible = visible.load(Ordering::Acquire);
-        Horizon { visible, pinned: counts.keys().copied().collect() }
+        Horizon {
+            visible,
+            pinned: counts.keys().copied().collect(),
+        }
     }
 
     /// How many pins there are.
@@ -41,7 +44,9 @@ impl Pins {
     /// True if nobody reads at `sequence` any more.
     fn remove(&self, sequence: u64) -> bool {
         let mut counts = self.lock();
-        let Some(count) = counts.get_mut(&sequence) else { return false };
+        let Some(count) = counts.get_mut(&sequence) else {
+            return false;
+        };
         *count -= 1;
         let last = *count == 0;
         if last {
@@ -83,7 +88,10 @@ impl Pin {
         let engine = &opening.engine;
         engine.check_open()?;
         let sequence = engine.pins.add(&engine.visible, at);
-        Ok(Self { opening: opening.clone(), sequence })
+        Ok(Self {
+            opening: opening.clone(),
+            sequence,
+        })
     }
 
     /// The engine to read from.

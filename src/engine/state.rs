@@ -46,11 +46,19 @@ pub(super) fn clear_holder(page: &dyn SharedPage) {
 
 /// Who holds the directory; `None` if the page does not say.
 pub(super) fn read_holder(page: &dyn SharedPage, vfs: &dyn Vfs) -> Option<Holder> {
-    let process_id = u32::try_from(page.load(PROCESS_ID)).ok().filter(|&id| id != 0)?;
+    let process_id = u32::try_from(page.load(PROCESS_ID))
+        .ok()
+        .filter(|&id| id != 0)?;
     let words = (0..LABEL_WORDS).flat_map(|index| page.load(LABEL + index).to_le_bytes());
-    let len = usize::try_from(page.load(LABEL_BYTES)).unwrap_or(0).min(LABEL_BYTES_MAX);
+    let len = usize::try_from(page.load(LABEL_BYTES))
+        .unwrap_or(0)
+        .min(LABEL_BYTES_MAX);
     let bytes: Vec<u8> = words.take(len).collect();
     let now_ms = u64::try_from(vfs.unix_time().as_millis()).unwrap_or(u64::MAX);
     let held_for = Duration::from_millis(now_ms.saturating_sub(page.load(SINCE_MS)));
-    Some(Holder { process_id, label: String::from_utf8_lossy(&bytes).into_owned(), held_for })
+    Some(Holder {
+        process_id,
+        label: String::from_utf8_lossy(&bytes).into_owned(),
+        held_for,
+    })
 }

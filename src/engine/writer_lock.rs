@@ -51,8 +51,15 @@ pub(crate) struct WriteTurn<E: Deref<Target = Engine>> {
 impl WriterLock {
     /// A free lock around `writer`.
     pub(crate) fn new(writer: Writer, label: Arc<str>) -> Self {
-        let state = State { writer: Some(Box::new(writer)), running: None, queue: VecDeque::new() };
-        Self { label, state: Mutex::new(state) }
+        let state = State {
+            writer: Some(Box::new(writer)),
+            running: None,
+            queue: VecDeque::new(),
+        };
+        Self {
+            label,
+            state: Mutex::new(state),
+        }
     }
 
     /// Takes the lock of `engine`, waiting up to `timeout`; zero tries once.
@@ -71,16 +78,28 @@ impl WriterLock {
             && let Some(writer) = state.writer.take()
         {
             state.run(&engine, thread, label);
-            return Ok(WriteTurn { engine, writer: Some(writer), committing: false });
+            return Ok(WriteTurn {
+                engine,
+                writer: Some(writer),
+                committing: false,
+            });
         }
-        if let Some(running) = state.running.as_ref().filter(|running| running.thread == thread) {
+        if let Some(running) = state
+            .running
+            .as_ref()
+            .filter(|running| running.thread == thread)
+        {
             let label = self.label_of(running).to_string();
             return Err(Error::WouldDeadlock { label });
         }
         drop(state);
         engine.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
         let writer = self.wait(&engine, timeout, thread, label)?;
-        Ok(WriteTurn { engine, writer: Some(writer), committing: false })
+        Ok(WriteTurn {
+            engine,
+            writer: Some(writer),
+            committing: false,
+        })
     }
 
     fn wait(
@@ -97,7 +116,10 @@ impl WriterLock {
         self.lock_state().queue.push_back(signal.clone());
         loop {
             let mut state = self.lock_state();
-            let first = state.queue.front().is_some_and(|front| Arc::ptr_eq(front, &signal));
+            let first = state
+                .queue
+                .front()
+                .is_some_and(|front| Arc::ptr_eq(front, &signal));
             if first && let Some(writer) = state.writer.take() {
                 state.queue.pop_front();
                 state.run(engine, thread, label);
@@ -123,7 +145,11 @@ impl WriterLock {
         drop(state);
         raise(next);
         let path = engine.identity.path.clone();
-        Err(Error::LockTimeout { path, waited: now.saturating_sub(begun), holder })
+        Err(Error::LockTimeout {
+            path,
+            waited: now.saturating_sub(begun),
+            holder,
+        })
     }
 
     fn give_back(&self, writer: Box<Writer>) {
@@ -146,13 +172,19 @@ impl WriterLock {
 
 impl State {
     fn run(&mut self, engine: &Engine, thread: u64, label: Option<&Arc<str>>) {
-        self.running =
-            Some(Running { thread, label: label.cloned(), since: engine.vfs.monotonic() });
+        self.running = Some(Running {
+            thread,
+            label: label.cloned(),
+            since: engine.vfs.monotonic(),
+        });
     }
 
     /// Who is to be told that the writer is back.
     fn next_to_wake(&self) -> Option<Arc<dyn Signal>> {
-        self.writer.is_some().then(|| self.queue.front().cloned()).flatten()
+        self.writer
+            .is_some()
+            .then(|| self.queue.front().cloned())
+            .flatten()
     }
 }
 
@@ -165,7 +197,10 @@ fn raise(next: Option<Arc<dyn Signal>>) {
 impl<E: Deref<Target = Engine>> WriteTurn<E> {
     /// The engine, and the writer to append with.
     pub(super) fn parts(&mut self) -> (&Engine, &mut Writer) {
-        let writer = self.writer.as_mut().expect("OK because only drop takes the writer out");
+        let writer = self
+            .writer
+            .as_mut()
+            .expect("OK because only drop takes the writer out");
         (&self.engine, writer)
     }
 }

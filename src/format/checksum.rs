@@ -80,19 +80,38 @@ mod tests {
 
     #[test]
     fn the_same_bytes_verify_in_one_place_and_time_only() {
-        let place = Place { store: 7, segment: 1, offset: 64 };
-        let stamp = Stamp { sequence: 5, epoch: 1 };
+        let place = Place {
+            store: 7,
+            segment: 1,
+            offset: 64,
+        };
+        let stamp = Stamp {
+            sequence: 5,
+            epoch: 1,
+        };
         let crc = content_crc(place, stamp, b"bytes");
         assert_eq!(crc, content_crc(place, stamp, b"bytes"));
         for other in [
             Place { store: 8, ..place },
-            Place { segment: 2, ..place },
-            Place { offset: 68, ..place },
+            Place {
+                segment: 2,
+                ..place
+            },
+            Place {
+                offset: 68,
+                ..place
+            },
         ] {
             assert_ne!(crc, content_crc(other, stamp, b"bytes"));
             assert_ne!(header_crc(place, b"bytes"), header_crc(other, b"bytes"));
         }
-        for other in [Stamp { sequence: 6, ..stamp }, Stamp { epoch: 2, ..stamp }] {
+        for other in [
+            Stamp {
+                sequence: 6,
+                ..stamp
+            },
+            Stamp { epoch: 2, ..stamp },
+        ] {
             assert_ne!(crc, content_crc(place, other, b"bytes"));
         }
     }

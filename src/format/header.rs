@@ -47,7 +47,9 @@ pub(crate) fn decode_prefix(kind: FileKind, bytes: &[u8]) -> Result<(), Defect> 
         return Err(Defect::Damaged("the file's magic number is wrong"));
     }
     if plain_crc(&bytes[..12]) != read_u32(bytes, 12) {
-        return Err(Defect::Damaged("the checksum of the file's first bytes is wrong"));
+        return Err(Defect::Damaged(
+            "the checksum of the file's first bytes is wrong",
+        ));
     }
     let version = read_u32(bytes, 8);
     match version {
@@ -92,7 +94,9 @@ impl SegmentHeader {
             return Err(Defect::Damaged("the file ends within its header"));
         }
         if plain_crc(&bytes[PREFIX_BYTES..HEADER_LEN - 4]) != read_u32(bytes, HEADER_LEN - 4) {
-            return Err(Defect::Damaged("the checksum of the segment's header is wrong"));
+            return Err(Defect::Damaged(
+                "the checksum of the segment's header is wrong",
+            ));
         }
         let mut store_id = StoreId::default();
         store_id.copy_from_slice(&bytes[16..32]);
@@ -110,7 +114,12 @@ mod tests {
     use super::{Defect, FileKind, SegmentHeader, decode_prefix, plain_crc};
 
     fn header() -> SegmentHeader {
-        SegmentHeader { store_id: [7; 16], segment: 3, capacity: 4096, first_sequence: 99 }
+        SegmentHeader {
+            store_id: [7; 16],
+            segment: 3,
+            capacity: 4096,
+            first_sequence: 99,
+        }
     }
 
     #[test]
@@ -132,10 +141,16 @@ mod tests {
     fn a_newer_version_is_told_from_damage() {
         let mut bytes = header().encode();
         bytes[8] = 2;
-        assert!(matches!(decode_prefix(FileKind::Segment, &bytes), Err(Defect::Damaged(_))));
+        assert!(matches!(
+            decode_prefix(FileKind::Segment, &bytes),
+            Err(Defect::Damaged(_))
+        ));
         let crc = plain_crc(&bytes[..12]);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(decode_prefix(FileKind::Segment, &bytes), Err(Defect::Newer(2)));
+        assert_eq!(
+            decode_prefix(FileKind::Segment, &bytes),
+            Err(Defect::Newer(2))
+        );
         assert!(decode_prefix(FileKind::Manifest, &bytes).is_err());
     }
 }

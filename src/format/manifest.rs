@@ -70,10 +70,8 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// The manifest's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let len = FIXED_BYTES
-            + self.serializer.len()
-            + self.segments.len() * SEGMENT_BYTES
-            + CRC_BYTES;
+        let len =
+            FIXED_BYTES + self.serializer.len() + self.segments.len() * SEGMENT_BYTES + CRC_BYTES;
         let mut out = Vec::with_capacity(len);
         encode_prefix(FileKind::Manifest, &mut out);
         out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
@@ -90,7 +88,10 @@ impl Manifest {
         out.extend_from_slice(&count.to_le_bytes());
         out.extend_from_slice(self.serializer.as_bytes());
         for segment in &self.segments {
-            let end = segment.sealed.unwrap_or(SealedEnd { len_bytes: 0, last_sequence: 0 });
+            let end = segment.sealed.unwrap_or(SealedEnd {
+                len_bytes: 0,
+                last_sequence: 0,
+            });
             out.extend_from_slice(&segment.id.to_le_bytes());
             out.push(if segment.sealed.is_some() { 2 } else { 1 });
             out.extend_from_slice(&[0; 3]);
@@ -121,13 +122,20 @@ impl Manifest {
         let name_end = FIXED_BYTES + usize::from(bytes[49]);
         let list = bytes
             .get(name_end..crc_at)
-            .filter(|list| list.len() as u64 == u64::from(read_u32(bytes, 52)) * SEGMENT_BYTES as u64)
-            .ok_or(Defect::Damaged("the manifest's list of segments does not fill it"))?;
+            .filter(|list| {
+                list.len() as u64 == u64::from(read_u32(bytes, 52)) * SEGMENT_BYTES as u64
+            })
+            .ok_or(Defect::Damaged(
+                "the manifest's list of segments does not fill it",
+            ))?;
         let serializer = std::str::from_utf8(&bytes[FIXED_BYTES..name_end])
             .map_err(|_| Defect::Damaged("the serializer's name is not UTF-8"))?;
         let mut store_id = StoreId::default();
         store_id.copy_from_slice(&bytes[20..36]);
-        let segments = list.chunks_exact(SEGMENT_BYTES).map(decode_segment).collect::<Result<_, _>>()?;
+        let segments = list
+            .chunks_exact(SEGMENT_BYTES)
+            .map(decode_segment)
+            .collect::<Result<_, _>>()?;
         let manifest = Self {
             store_id,
             generation: read_u64(bytes, 36),
@@ -142,13 +150,17 @@ impl Manifest {
 
     /// The id of a segment that would come next in the log.
     pub(crate) fn next_segment(&self) -> u32 {
-        self.segments.last().map_or(1, |segment| segment.id.saturating_add(1))
+        self.segments
+            .last()
+            .map_or(1, |segment| segment.id.saturating_add(1))
     }
 
     fn check_order(&self) -> Result<(), Defect> {
         let rising = self.segments.windows(2).all(|pair| {
             pair[0].id < pair[1].id
-                && pair[0].sealed.is_some_and(|end| end.last_sequence < pair[1].first_sequence)
+                && pair[0]
+                    .sealed
+                    .is_some_and(|end| end.last_sequence < pair[1].first_sequence)
         });
         let ids_name_files = self.segments.iter().all(|segment| segment.id > 0);
         if rising && ids_name_files {
@@ -162,10 +174,21 @@ impl Manifest {
 fn decode_segment(bytes: &[u8]) -> Result<SegmentEntry, Defect> {
     let sealed = match bytes[4] {
         1 => None,
-        2 => Some(SealedEnd { len_bytes: read_u64(bytes, 8), last_sequence: read_u64(bytes, 24) }),
-        _ => return Err(Defect::Damaged("a segment in the manifest is in no known state")),
+        2 => Some(SealedEnd {
+            len_bytes: read_u64(bytes, 8),
+            last_sequence: read_u64(bytes, 24),
+        }),
+        _ => {
+            return Err(Defect::Damaged(
+                "a segment in the manifest is in no known state",
+            ));
+        }
     };
-    Ok(SegmentEntry { id: read_u32(bytes, 0), first_sequence: read_u64(bytes, 16), sealed })
+    Ok(SegmentEntry {
+        id: read_u32(bytes, 0),
+        first_sequence: read_u64(bytes, 16),
+        sealed,
+    })
 }
 
 #[cfg(test)]
@@ -173,7 +196,10 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let end = SealedEnd { len_bytes: 4000, last_sequence: 41 };
+        let end = SealedEnd {
+            len_bytes: 4000,
+            last_sequence: 41,
+        };
         Manifest {
             store_id: [9; 16],
             generation: 3,
@@ -181,8 +207,16 @@ mod tests {
             key_kind: KeyKind::Bytes,
             serializer: "cbor".to_owned(),
             segments: vec![
-                SegmentEntry { id: 1, first_sequence: 1, sealed: Some(end) },
-                SegmentEntry { id: 2, first_sequence: 42, sealed: None },
+                SegmentEntry {
+                    id: 1,
+                    first_sequence: 1,
+                    sealed: Some(end),
+                },
+                SegmentEntry {
+                    id: 2,
+                    first_sequence: 42,
+                    sealed: None,
+                },
             ],
         }
     }

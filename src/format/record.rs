@@ -63,7 +63,10 @@ impl RecordHeader {
             kind,
             payload_bytes: read_u32(bytes, 8),
             entry_count: read_u32(bytes, 12),
-            stamp: Stamp { sequence: read_u64(bytes, 16), epoch: read_u32(bytes, 24) },
+            stamp: Stamp {
+                sequence: read_u64(bytes, 16),
+                epoch: read_u32(bytes, 24),
+            },
             synced_upto: read_u32(bytes, 28),
             payload_crc: read_u32(bytes, 32),
         })
@@ -93,7 +96,11 @@ pub(crate) fn push_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     out.reserve(ENTRY_LEN + key.len() + value_len);
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&len_u32(key.len()).to_le_bytes());
-    let value_field = if value.is_some() { len_u32(value_len) } else { TOMBSTONE_BIT };
+    let value_field = if value.is_some() {
+        len_u32(value_len)
+    } else {
+        TOMBSTONE_BIT
+    };
     out.extend_from_slice(&value_field.to_le_bytes());
     out.extend_from_slice(key);
     out.extend_from_slice(value.unwrap_or_default());
@@ -120,7 +127,10 @@ pub(crate) fn seal_record(record: &mut Vec<u8>, place: Place, frame: Frame) {
         let key_len = read_u32(record, at + 4) as usize;
         let value_len = (read_u32(record, at + 8) & !TOMBSTONE_BIT) as usize;
         let end = at + ENTRY_LEN + key_len + value_len;
-        let entry_place = Place { offset: place.offset + len_u32(at), ..place };
+        let entry_place = Place {
+            offset: place.offset + len_u32(at),
+            ..place
+        };
         let crc = content_crc(entry_place, frame.stamp, &record[at + 4..end]);
         record[at..at + 4].copy_from_slice(&crc.to_le_bytes());
         at = end;
@@ -146,13 +156,21 @@ pub(crate) fn seal_record(record: &mut Vec<u8>, place: Place, frame: Frame) {
 /// Where the payload of the record at `place` lies, for its seed. Told apart from the first
 /// entry, which begins there too.
 pub(crate) fn payload_place(place: Place) -> Place {
-    Place { offset: place.offset + 1, ..place }
+    Place {
+        offset: place.offset + 1,
+        ..place
+    }
 }
 
 /// The entries of a payload of which `count` are said to be there. Ends with an error message if
 /// they do not fill the payload exactly.
 pub(crate) fn entries(payload: &[u8], count: u32) -> Entries<'_> {
-    Entries { payload, at: 0, left: count, failed: false }
+    Entries {
+        payload,
+        at: 0,
+        left: count,
+        failed: false,
+    }
 }
 
 /// See [`entries`].
@@ -217,7 +235,10 @@ fn split_entry(bytes: &[u8]) -> Result<(EntryRef<'_>, usize), &'static str> {
         return Err("an entry's value reaches beyond its record");
     };
     let value = (!tombstone).then_some(value);
-    Ok((EntryRef { at: 0, key, value }, ENTRY_LEN + key_len + value_len))
+    Ok((
+        EntryRef { at: 0, key, value },
+        ENTRY_LEN + key_len + value_len,
+    ))
 }
 
 /// The value in the bytes of one entry, after checking them against what the index knows;
@@ -236,7 +257,9 @@ pub(crate) fn entry_value<'a>(
     if len != bytes.len() || entry.key != key {
         return Err("an entry is not the one the index points to");
     }
-    entry.value.ok_or("an entry is a tombstone where a value was expected")
+    entry
+        .value
+        .ok_or("an entry is a tombstone where a value was expected")
 }
 
 /// Checks the checksum of the entry that `bytes` are, all of them.
@@ -258,15 +281,26 @@ fn len_u32(len: usize) -> u32 {
 mod tests {
     use super::*;
 
-    const PLACE: Place = Place { store: 7, segment: 2, offset: 64 };
-    const STAMP: Stamp = Stamp { sequence: 5, epoch: 1 };
+    const PLACE: Place = Place {
+        store: 7,
+        segment: 2,
+        offset: 64,
+    };
+    const STAMP: Stamp = Stamp {
+        sequence: 5,
+        epoch: 1,
+    };
 
     fn record() -> Vec<u8> {
         let mut record = vec![0; HEADER_LEN];
         push_entry(&mut record, b"key", Some(b"value"));
         push_entry(&mut record, b"", None);
-        let frame =
-            Frame { kind: RecordKind::Batch, entry_count: 2, stamp: STAMP, synced_upto: 64 };
+        let frame = Frame {
+            kind: RecordKind::Batch,
+            entry_count: 2,
+            stamp: STAMP,
+            synced_upto: 64,
+        };
         seal_record(&mut record, PLACE, frame);
         record
     }
@@ -279,7 +313,9 @@ mod tests {
         }
         entries(payload, header.entry_count)
             .map(|entry| {
-                entry.map(|entry| (entry.key.to_vec(), entry.value.map(<[u8]>::to_vec))).ok()
+                entry
+                    .map(|entry| (entry.key.to_vec(), entry.value.map(<[u8]>::to_vec)))
+                    .ok()
             })
             .collect()
     }
@@ -289,7 +325,10 @@ mod tests {
         let bytes = record();
         assert_eq!(
             decode(&bytes),
-            Some(vec![(b"key".to_vec(), Some(b"value".to_vec())), (vec![], None)])
+            Some(vec![
+                (b"key".to_vec(), Some(b"value".to_vec())),
+                (vec![], None)
+            ])
         );
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
@@ -306,14 +345,23 @@ mod tests {
         let bytes = record();
         let at = HEADER_LEN;
         let entry = &bytes[at..at + ENTRY_LEN + 8];
-        let place = Place { offset: PLACE.offset + RECORD_HEADER_BYTES, ..PLACE };
-        assert_eq!(entry_value(entry, place, STAMP, b"key", true), Ok(&b"value"[..]));
+        let place = Place {
+            offset: PLACE.offset + RECORD_HEADER_BYTES,
+            ..PLACE
+        };
+        assert_eq!(
+            entry_value(entry, place, STAMP, b"key", true),
+            Ok(&b"value"[..])
+        );
         assert!(entry_value(entry, place, STAMP, b"kez", true).is_err());
         assert!(entry_value(entry, PLACE, STAMP, b"key", true).is_err());
         for bit in 0..entry.len() * 8 {
             let mut damaged = entry.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(entry_value(&damaged, place, STAMP, b"key", true).is_err(), "bit {bit}");
+            assert!(
+                entry_value(&damaged, place, STAMP, b"key", true).is_err(),
+                "bit {bit}"
+            );
         }
     }
 
@@ -330,8 +378,16 @@ mod tests {
             assert_eq!(walked.len(), 1, "{payload:?}");
             assert!(walked[0].is_err());
         }
-        assert!(entries(&[0, 0, 0, 1], 0).next().is_some_and(|entry| entry.is_err()));
-        assert!(entries(&[0; 4], 0).next().is_some_and(|entry| entry.is_err()));
+        assert!(
+            entries(&[0, 0, 0, 1], 0)
+                .next()
+                .is_some_and(|entry| entry.is_err())
+        );
+        assert!(
+            entries(&[0; 4], 0)
+                .next()
+                .is_some_and(|entry| entry.is_err())
+        );
         assert!(entries(&[0; 3], 0).next().is_none());
     }
 }

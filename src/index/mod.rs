@@ -49,15 +49,26 @@ impl Entry {
     }
 
     fn at(&self, sequence: u64) -> Option<Version> {
-        self.versions.read().unwrap_or_else(PoisonError::into_inner).at(sequence)
+        self.versions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .at(sequence)
     }
 
     fn newest(&self) -> Version {
-        self.versions.read().unwrap_or_else(PoisonError::into_inner).newest()
+        self.versions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .newest()
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Versions) -> R) -> R {
-        change(&mut self.versions.write().unwrap_or_else(PoisonError::into_inner))
+        change(
+            &mut self
+                .versions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 }
 
@@ -105,7 +116,9 @@ impl Index {
 
     /// What a pinned reader at `sequence` sees of `key`; tombstones are `None`.
     pub(crate) fn get(&self, key: &[u8], sequence: u64) -> Option<Version> {
-        self.points.get(key, |entry| entry.live_at(sequence)).flatten()
+        self.points
+            .get(key, |entry| entry.live_at(sequence))
+            .flatten()
     }
 
     /// The newest visible version of `key`, for a reader without a pin; tombstones are `None`.
@@ -132,12 +145,7 @@ impl Index {
     /// Gives `key` a new version. The version that was the newest before, if there was one.
     ///
     /// The caller holds the writer lock, and raises what is visible afterwards.
-    pub(crate) fn apply(
-        &self,
-        key: &[u8],
-        version: Version,
-        horizon: &Horizon,
-    ) -> Option<Version> {
+    pub(crate) fn apply(&self, key: &[u8], version: Version, horizon: &Horizon) -> Option<Version> {
         let change = |entry: &Arc<Entry>| {
             let (before, crowded) = entry.change(|versions| {
                 let before = versions.newest();
@@ -178,7 +186,9 @@ impl Index {
     /// many. True if more may be left.
     pub(crate) fn prune(&self, horizon: &Horizon) -> bool {
         for _ in 0..PRUNE_AT_ONCE {
-            let Some(waiting) = self.next_waiting(horizon.oldest()) else { return false };
+            let Some(waiting) = self.next_waiting(horizon.oldest()) else {
+                return false;
+            };
             let entry = &waiting.entry;
             entry.change(|versions| versions.prune(horizon));
             if entry.newest().is_tombstone() {
@@ -197,18 +207,23 @@ impl Index {
         sequence: u64,
         mut visit: impl FnMut(&Arc<Entry>, Version) -> bool,
     ) {
-        self.order.walk(bounds, backwards, |entry| match entry.live_at(sequence) {
-            Some(version) => visit(entry, version),
-            None => true,
-        });
+        self.order
+            .walk(bounds, backwards, |entry| match entry.live_at(sequence) {
+                Some(version) => visit(entry, version),
+                None => true,
+            });
     }
 
     fn insert(&self, key: &[u8], version: Version) -> Arc<Entry> {
         let versions = RwLock::new(Versions::new(version));
-        let entry = Arc::new(Entry { key: key.into(), versions });
+        let entry = Arc::new(Entry {
+            key: key.into(),
+            versions,
+        });
         self.order.insert(entry.clone());
         self.entries.fetch_add(1, Ordering::Relaxed);
-        self.key_bytes.fetch_add(key.len() as u64, Ordering::Relaxed);
+        self.key_bytes
+            .fetch_add(key.len() as u64, Ordering::Relaxed);
         if version.is_tombstone() {
             self.wait(version.sequence, &entry);
         }
@@ -224,7 +239,8 @@ impl Index {
             if dead {
                 self.order.remove(entry.key());
                 self.entries.fetch_sub(1, Ordering::Relaxed);
-                self.key_bytes.fetch_sub(entry.key().len() as u64, Ordering::Relaxed);
+                self.key_bytes
+                    .fetch_sub(entry.key().len() as u64, Ordering::Relaxed);
             }
             dead
         });
@@ -240,7 +256,10 @@ impl Index {
     }
 
     fn wait(&self, sequence: u64, entry: &Arc<Entry>) {
-        self.lock_waiting().push_back(Waiting { sequence, entry: entry.clone() });
+        self.lock_waiting().push_back(Waiting {
+            sequence,
+            entry: entry.clone(),
+        });
     }
 
     fn next_waiting(&self, oldest: u64) -> Option<Waiting> {

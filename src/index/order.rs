@@ -50,7 +50,9 @@ pub(super) struct Order {
 
 impl Order {
     pub(super) fn new() -> Self {
-        Self { list: SkipSet::new() }
+        Self {
+            list: SkipSet::new(),
+        }
     }
 
     pub(super) fn insert(&self, entry: Arc<Entry>) {
@@ -73,7 +75,11 @@ impl Order {
             return;
         }
         let mut range = self.list.range::<[u8], _>(bounds);
-        while let Some(found) = if backwards { range.next_back() } else { range.next() } {
+        while let Some(found) = if backwards {
+            range.next_back()
+        } else {
+            range.next()
+        } {
             if !visit(&found.value().0) {
                 return;
             }

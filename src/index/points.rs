@@ -26,14 +26,19 @@ pub(super) struct Points {
 impl Points {
     pub(super) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::new(Table::new())).collect();
-        Self { hasher: DefaultHashBuilder::default(), shards }
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            shards,
+        }
     }
 
     /// Hands the entry of `key` to `take`.
     pub(super) fn get<R>(&self, key: &[u8], take: impl FnOnce(&Entry) -> R) -> Option<R> {
         let hash = self.hasher.hash_one(key);
         let shard = self.read(hash);
-        shard.find(hash, |entry| entry.key() == key).map(|entry| take(entry))
+        shard
+            .find(hash, |entry| entry.key() == key)
+            .map(|entry| take(entry))
     }
 
     /// Hands the entry of `key` to `change`, or makes one by `insert`.
@@ -80,17 +85,24 @@ impl Points {
     /// How many bytes the table takes.
     pub(super) fn table_bytes(&self) -> u64 {
         let bytes = |shard: &RwLock<Table>| {
-            shard.read().unwrap_or_else(PoisonError::into_inner).allocation_size()
+            shard
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .allocation_size()
         };
         self.shards.iter().map(|shard| bytes(shard) as u64).sum()
     }
 
     fn read(&self, hash: u64) -> RwLockReadGuard<'_, Table> {
-        self.shard(hash).read().unwrap_or_else(PoisonError::into_inner)
+        self.shard(hash)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Table> {
-        self.shard(hash).write().unwrap_or_else(PoisonError::into_inner)
+        self.shard(hash)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard(&self, hash: u64) -> &RwLock<Table> {

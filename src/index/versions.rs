@@ -16,7 +16,9 @@ pub(crate) struct Horizon {
 impl Horizon {
     /// The oldest sequence number that somebody reads at, now or later.
     pub(crate) fn oldest(&self) -> u64 {
-        self.pinned.first().map_or(self.visible, |&pinned| pinned.min(self.visible))
+        self.pinned
+            .first()
+            .map_or(self.visible, |&pinned| pinned.min(self.visible))
     }
 }
 
@@ -32,7 +34,10 @@ pub(crate) struct Versions {
 impl Versions {
     /// A key's first version.
     pub(crate) fn new(newest: Version) -> Self {
-        Self { newest, older: Box::default() }
+        Self {
+            newest,
+            older: Box::default(),
+        }
     }
 
     /// The newest version.
@@ -45,15 +50,17 @@ impl Versions {
         if self.newest.sequence <= sequence {
             return Some(self.newest);
         }
-        self.older.iter().find(|version| version.sequence <= sequence).copied()
+        self.older
+            .iter()
+            .find(|version| version.sequence <= sequence)
+            .copied()
     }
 
     /// Puts `version` on top, and drops what nobody at `horizon` can see.
     /// True if more than one older version had to stay.
     pub(crate) fn push(&mut self, version: Version, horizon: &Horizon) -> bool {
         let below = std::mem::replace(&mut self.newest, version);
-        let only_below_is_seen =
-            horizon.pinned.is_empty() && below.sequence <= horizon.visible;
+        let only_below_is_seen = horizon.pinned.is_empty() && below.sequence <= horizon.visible;
         if only_below_is_seen && let [slot] = self.older.as_mut() {
             *slot = below;
             return false;
@@ -89,12 +96,15 @@ fn prune(list: &mut Vec<Version>, mut above: u64, horizon: &Horizon) {
         // Seen by whoever reads at a number from this version's up to the one above it.
         let seen = version.sequence..above;
         above = version.sequence;
-        version.sequence > horizon.visible
-            || seen.contains(&horizon.visible)
-            || {
-                let from = horizon.pinned.partition_point(|&pinned| pinned < seen.start);
-                horizon.pinned.get(from).is_some_and(|&pinned| pinned < seen.end)
-            }
+        version.sequence > horizon.visible || seen.contains(&horizon.visible) || {
+            let from = horizon
+                .pinned
+                .partition_point(|&pinned| pinned < seen.start);
+            horizon
+                .pinned
+                .get(from)
+                .is_some_and(|&pinned| pinned < seen.end)
+        }
     });
 }
 
@@ -104,7 +114,10 @@ mod tests {
     use crate::log::location::Location;
 
     fn version(sequence: u64) -> Version {
-        Version { sequence, location: Location::new(1, 64, 0, Some(0)) }
+        Version {
+            sequence,
+            location: Location::new(1, 64, 0, Some(0)),
+        }
     }
 
     fn sequences(versions: &Versions) -> Vec<u64> {
@@ -115,7 +128,10 @@ mod tests {
     #[test]
     fn a_version_stays_exactly_as_long_as_somebody_can_see_it() {
         let mut versions = Versions::new(version(10));
-        let at = |visible, pinned: &[u64]| Horizon { visible, pinned: pinned.to_vec() };
+        let at = |visible, pinned: &[u64]| Horizon {
+            visible,
+            pinned: pinned.to_vec(),
+        };
         assert!(!versions.push(version(20), &at(19, &[])));
         assert_eq!(sequences(&versions), [20, 10]);
         assert!(versions.push(version(30), &at(29, &[15])));
@@ -135,7 +151,10 @@ mod tests {
     #[test]
     fn what_is_not_visible_yet_stays() {
         let mut versions = Versions::new(version(10));
-        let horizon = Horizon { visible: 10, pinned: vec![] };
+        let horizon = Horizon {
+            visible: 10,
+            pinned: vec![],
+        };
         versions.push(version(20), &horizon);
         versions.push(version(30), &horizon);
         assert_eq!(sequences(&versions), [30, 20, 10]);

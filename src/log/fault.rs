@@ -18,11 +18,17 @@ pub(crate) struct Fault {
 impl Fault {
     /// Nothing that counts was touched: the caller gets the error, and may try again.
     pub(crate) fn harmless(error: Error) -> Self {
-        Self { error, poisons: false }
+        Self {
+            error,
+            poisons: false,
+        }
     }
 
     /// A failed call after which only reopening tells what is on the disk.
     pub(crate) fn poison(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { error: Error::io(operation, path, source), poisons: true }
+        Self {
+            error: Error::io(operation, path, source),
+            poisons: true,
+        }
     }
 }

@@ -28,7 +28,10 @@ pub(crate) fn segment_id(name: &str) -> Option<u32> {
     if digits.len() < SEGMENT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok().filter(|&id: &u32| format!("{id:0SEGMENT_DIGITS$}") == digits)
+    digits
+        .parse()
+        .ok()
+        .filter(|&id: &u32| format!("{id:0SEGMENT_DIGITS$}") == digits)
 }
 
 #[cfg(test)]
@@ -43,7 +46,13 @@ mod tests {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap();
             assert_eq!(segment_id(name), Some(id));
         }
-        for name in ["1.seg", "00000001.hint", "0000000a.seg", "000000001.seg", "+0000001.seg"] {
+        for name in [
+            "1.seg",
+            "00000001.hint",
+            "0000000a.seg",
+            "000000001.seg",
+            "+0000001.seg",
+        ] {
             assert_eq!(segment_id(name), None, "{name}");
         }
     }

@@ -21,7 +21,12 @@ pub(crate) struct Location {
 impl Location {
     /// The location of an entry; `value_bytes` is `None` for a tombstone.
     pub(crate) fn new(segment: u32, offset: u32, epoch: u32, value_bytes: Option<u32>) -> Self {
-        Self { segment, offset, epoch, value_bytes: value_bytes.unwrap_or(TOMBSTONE) }
+        Self {
+            segment,
+            offset,
+            epoch,
+            value_bytes: value_bytes.unwrap_or(TOMBSTONE),
+        }
     }
 
     /// The value's length in bytes; `None` is a tombstone.
@@ -47,7 +52,10 @@ impl Version {
 
     /// What the entry's checksum is seeded with.
     pub(crate) fn stamp(&self) -> Stamp {
-        Stamp { sequence: self.sequence, epoch: self.location.epoch }
+        Stamp {
+            sequence: self.sequence,
+            epoch: self.location.epoch,
+        }
     }
 
     /// The length of the whole entry in bytes, for a key of `key_len` bytes.

@@ -15,16 +15,25 @@ use crate::vfs::{NodeKind, OpenMode, Vfs};
 /// Reads the manifest of `directory`; `None` if there is none.
 pub(crate) fn load(vfs: &dyn Vfs, directory: &Path) -> Result<Option<Manifest>> {
     let path = directory.join(MANIFEST);
-    if vfs.node(&path).map_err(|error| Error::io("look at", &path, error))?.is_none() {
+    if vfs
+        .node(&path)
+        .map_err(|error| Error::io("look at", &path, error))?
+        .is_none()
+    {
         return Ok(None);
     }
     let read_error = |error| Error::io("read", &path, error);
     if vfs.node(&path).map_err(read_error)? != Some(NodeKind::File) {
         return Err(Error::corrupt(&path, 0, "it is no regular file"));
     }
-    let file = vfs.open(&path, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
+    let file = vfs
+        .open(&path, OpenMode::Read)
+        .map_err(|error| Error::io("open", &path, error))?;
     let len = file.len().map_err(read_error)?;
-    let Some(len) = usize::try_from(len).ok().filter(|_| len <= MANIFEST_BYTES_MAX) else {
+    let Some(len) = usize::try_from(len)
+        .ok()
+        .filter(|_| len <= MANIFEST_BYTES_MAX)
+    else {
         return Err(Error::corrupt(&path, 0, "it is longer than any manifest"));
     };
     let bytes = file.view(0, len).map_err(read_error)?;
@@ -45,24 +54,33 @@ pub(crate) fn save(vfs: &dyn Vfs, directory: &Path, manifest: &Manifest) -> Resu
         // Harmless: the unfinished file is no manifest, and opening would remove it too.
         let _ = vfs.unlink(&temporary);
         if is_disk_full(&error) {
-            return Err(Fault::harmless(Error::allocate(&temporary, bytes.len() as u64, error)));
+            return Err(Fault::harmless(Error::allocate(
+                &temporary,
+                bytes.len() as u64,
+                error,
+            )));
         }
         return Err(Fault::poison("write", &temporary, error));
     }
-    file.sync().map_err(|error| Fault::poison("sync", &temporary, error))?;
+    file.sync()
+        .map_err(|error| Fault::poison("sync", &temporary, error))?;
     // CRASH: the old manifest still counts; opening removes the temporary one.
     let path = directory.join(MANIFEST);
-    vfs.rename(&temporary, &path).map_err(|error| Fault::poison("rename", &temporary, error))?;
+    vfs.rename(&temporary, &path)
+        .map_err(|error| Fault::poison("rename", &temporary, error))?;
     // CRASH: either manifest counts; nothing that only one of them lists holds records yet.
-    vfs.sync_dir(directory).map_err(|error| Fault::poison("sync", directory, error))
+    vfs.sync_dir(directory)
+        .map_err(|error| Fault::poison("sync", directory, error))
 }
 
 /// The error for a file of ours that cannot be read.
 pub(crate) fn refuse(path: &Path, defect: &Defect) -> Error {
     match *defect {
-        Defect::Newer(found) => {
-            Error::FormatVersion { path: path.to_owned(), found, supported: FORMAT_VERSION }
-        }
+        Defect::Newer(found) => Error::FormatVersion {
+            path: path.to_owned(),
+            found,
+            supported: FORMAT_VERSION,
+        },
         Defect::Damaged(what) => Error::corrupt(path, 0, what),
     }
 }

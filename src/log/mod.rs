@@ -66,7 +66,13 @@ impl Log {
     /// The log of `directory`, without segments yet.
     pub(crate) fn new(vfs: Arc<dyn Vfs>, directory: PathBuf, segment_bytes: u32) -> Self {
         let segments = ArcSwap::from_pointee(Segments::new());
-        Self { vfs, directory, segment_bytes, segments, tail: Mutex::new(None) }
+        Self {
+            vfs,
+            directory,
+            segment_bytes,
+            segments,
+            tail: Mutex::new(None),
+        }
     }
 
     /// The live segments as they are now.
@@ -94,7 +100,11 @@ impl Log {
         let segments = self.segments.load();
         let segment = find(&segments, version.location.segment).ok_or_else(|| {
             let path = file_name::segment(&self.directory, version.location.segment);
-            Error::corrupt(&path, u64::from(version.location.offset), "the segment is gone")
+            Error::corrupt(
+                &path,
+                u64::from(version.location.offset),
+                "the segment is gone",
+            )
         })?;
         segment.read(key, version, verify, take)
     }
@@ -124,7 +134,10 @@ impl Log {
             return Ok(0);
         };
         let segment = &tail.segment;
-        segment.file.sync().map_err(|error| Fault::poison("sync", &segment.path, error))?;
+        segment
+            .file
+            .sync()
+            .map_err(|error| Fault::poison("sync", &segment.path, error))?;
         self.raise_synced(segment.id, tail.end);
         Ok(1)
     }
@@ -145,7 +158,9 @@ impl Log {
 
 /// The segment `id` among `segments`, whose ids rise.
 pub(crate) fn find(segments: &[Arc<Segment>], id: u32) -> Option<&Arc<Segment>> {
-    let at = segments.binary_search_by_key(&id, |segment| segment.id).ok()?;
+    let at = segments
+        .binary_search_by_key(&id, |segment| segment.id)
+        .ok()?;
     segments.get(at)
 }
 
@@ -176,20 +191,29 @@ pub(crate) fn remove_leftovers(
 
 /// Whether `directory` holds segments.
 pub(crate) fn has_segments(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
-    let names = vfs.list(directory).map_err(|error| Error::io("list", directory, error))?;
-    Ok(names.iter().any(|name| file_name::segment_id(name).is_some()))
+    let names = vfs
+        .list(directory)
+        .map_err(|error| Error::io("list", directory, error))?;
+    Ok(names
+        .iter()
+        .any(|name| file_name::segment_id(name).is_some()))
 }
 
 fn unlink(vfs: &dyn Vfs, path: &Path) -> Result<(), Fault> {
-    vfs.unlink(path).map_err(|error| Fault::harmless(Error::io("remove", path, error)))
+    vfs.unlink(path)
+        .map_err(|error| Fault::harmless(Error::io("remove", path, error)))
 }
 
 /// An unlisted segment has nothing but zeros behind its header (invariant 1).
 fn refuse_records(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     let read_error = |error| Error::io("read", path, error);
-    let file = vfs.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
+    let file = vfs
+        .open(path, OpenMode::Read)
+        .map_err(|error| Error::io("open", path, error))?;
     let mut first = [0; 4];
-    let got = file.read_at(u64::from(SEGMENT_HEADER_BYTES), &mut first).map_err(read_error)?;
+    let got = file
+        .read_at(u64::from(SEGMENT_HEADER_BYTES), &mut first)
+        .map_err(read_error)?;
     if first[..got].iter().any(|&byte| byte != 0) {
         return Err(Error::corrupt(
             path,

@@ -56,7 +56,10 @@ pub(crate) fn zero(segment: &Segment, offset: u32, end: u32) -> Result<(), Fault
             .map_err(|error| Fault::poison("write", &segment.path, error))?;
         at += u32::try_from(piece.len()).unwrap_or(end - at);
     }
-    segment.file.sync().map_err(|error| Fault::poison("sync", &segment.path, error))
+    segment
+        .file
+        .sync()
+        .map_err(|error| Fault::poison("sync", &segment.path, error))
 }
 
 fn end_of_nonzero(segment: &Segment, offset: u32, file_bytes: u32) -> Result<Option<u32>> {
@@ -97,7 +100,10 @@ fn find_proof(segment: &Segment, offset: u32, file_bytes: u32) -> Result<Option<
 
 fn piece_u32() -> u32 {
     const { assert!(PIECE_BYTES <= u32::MAX as usize) };
-    #[expect(clippy::cast_possible_truncation, reason = "asserted in the line above")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "asserted in the line above"
+    )]
     let piece = PIECE_BYTES as u32;
     piece
 }

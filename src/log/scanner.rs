@@ -30,14 +30,9 @@ impl Record<'_> {
     }
 
     /// Checks the checksum that single reads of `entry` check.
-    pub(crate) fn verify_entry(
-        &self,
-        segment: &Segment,
-        entry: &EntryRef<'_>,
-    ) -> Result<(), What> {
-        let len = ENTRY_HEADER_BYTES as usize
-            + entry.key.len()
-            + entry.value.map_or(0, <[u8]>::len);
+    pub(crate) fn verify_entry(&self, segment: &Segment, entry: &EntryRef<'_>) -> Result<(), What> {
+        let len =
+            ENTRY_HEADER_BYTES as usize + entry.key.len() + entry.value.map_or(0, <[u8]>::len);
         let bytes = &self.payload[entry.at as usize..][..len];
         let place = segment.place(self.payload_offset() + entry.at);
         verify_entry(bytes, place, self.header.stamp)
@@ -141,12 +136,15 @@ impl<'a> Scanner<'a> {
         if header.payload_bytes > left - RECORD_HEADER_BYTES {
             return Ok(Err("a record reaches beyond its segment"));
         }
-        let payload =
-            segment.view(self.at + RECORD_HEADER_BYTES, header.payload_bytes as usize)?;
+        let payload = segment.view(self.at + RECORD_HEADER_BYTES, header.payload_bytes as usize)?;
         if !header.verifies(payload_place(place), &payload) {
             return Ok(Err("the checksum of a record is wrong"));
         }
-        Ok(Ok(Record { offset: self.at, header, payload }))
+        Ok(Ok(Record {
+            offset: self.at,
+            header,
+            payload,
+        }))
     }
 
     /// What no writer would have written here.

@@ -57,8 +57,10 @@ impl Segment {
             let _ = vfs.unlink(&path);
             return Err(Fault::harmless(Error::allocate(&path, len, error)));
         }
-        file.write_at(0, &header.encode()).map_err(|error| Fault::poison("write", &path, error))?;
-        file.sync().map_err(|error| Fault::poison("sync", &path, error))?;
+        file.write_at(0, &header.encode())
+            .map_err(|error| Fault::poison("write", &path, error))?;
+        file.sync()
+            .map_err(|error| Fault::poison("sync", &path, error))?;
         Ok(Self::new(path, file, header))
     }
 
@@ -71,27 +73,53 @@ impl Segment {
         mode: OpenMode,
     ) -> Result<Self> {
         let path = file_name::segment(directory, id);
-        let node = vfs.node(&path).map_err(|error| Error::io("look at", &path, error))?;
+        let node = vfs
+            .node(&path)
+            .map_err(|error| Error::io("look at", &path, error))?;
         if node.is_none() {
-            return Err(Error::corrupt(&path, 0, "the manifest lists this segment, but it is gone"));
+            return Err(Error::corrupt(
+                &path,
+                0,
+                "the manifest lists this segment, but it is gone",
+            ));
         }
-        let file = vfs.open(&path, mode).map_err(|error| Error::io("open", &path, error))?;
+        let file = vfs
+            .open(&path, mode)
+            .map_err(|error| Error::io("open", &path, error))?;
         let read_error = |error| Error::io("read", &path, error);
         let len = file.len().map_err(read_error)?;
         if len < u64::from(SEGMENT_HEADER_BYTES) {
-            return Err(Error::corrupt(&path, len, "the segment ends within its header"));
+            return Err(Error::corrupt(
+                &path,
+                len,
+                "the segment ends within its header",
+            ));
         }
-        let bytes = file.view(0, SEGMENT_HEADER_BYTES as usize).map_err(read_error)?;
+        let bytes = file
+            .view(0, SEGMENT_HEADER_BYTES as usize)
+            .map_err(read_error)?;
         let header = SegmentHeader::decode(&bytes).map_err(|defect| refuse(&path, &defect))?;
         drop(bytes);
         if header.store_id != *store_id {
-            return Err(Error::corrupt(&path, 16, "the segment belongs to another store"));
+            return Err(Error::corrupt(
+                &path,
+                16,
+                "the segment belongs to another store",
+            ));
         }
         if header.segment != id {
-            return Err(Error::corrupt(&path, 32, "the segment has another id than its name"));
+            return Err(Error::corrupt(
+                &path,
+                32,
+                "the segment has another id than its name",
+            ));
         }
         if u64::from(header.capacity) > SEGMENT_FILE_BYTES_MAX || len > u64::from(header.capacity) {
-            return Err(Error::corrupt(&path, 36, "the segment is longer than it may be"));
+            return Err(Error::corrupt(
+                &path,
+                36,
+                "the segment is longer than it may be",
+            ));
         }
         Ok(Self::new(path, file, &header))
     }
@@ -112,7 +140,11 @@ impl Segment {
 
     /// A place in this segment, for checksums.
     pub(crate) fn place(&self, offset: u32) -> Place {
-        Place { store: self.store, segment: self.id, offset }
+        Place {
+            store: self.store,
+            segment: self.id,
+            offset,
+        }
     }
 
     /// The bytes from `offset`.
@@ -124,7 +156,10 @@ impl Segment {
 
     /// The file's length in bytes, at most [`Segment::capacity`].
     pub(crate) fn file_bytes(&self) -> Result<u32> {
-        let len = self.file.len().map_err(|error| Error::io("read", &self.path, error))?;
+        let len = self
+            .file
+            .len()
+            .map_err(|error| Error::io("read", &self.path, error))?;
         u32::try_from(len)
             .ok()
             .filter(|&len| len <= self.capacity)
@@ -145,7 +180,11 @@ impl Segment {
         let bytes = match self.file.view(u64::from(offset), len) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(Error::corrupt(&self.path, u64::from(offset), "the file was cut off"));
+                return Err(Error::corrupt(
+                    &self.path,
+                    u64::from(offset),
+                    "the file was cut off",
+                ));
             }
             Err(error) => return Err(Error::io("read", &self.path, error)),
         };

@@ -17,9 +17,7 @@ use crate::error::Error;
 use crate::format::checksum::Stamp;
 use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::manifest::{Manifest, SealedEnd, SegmentEntry};
-use crate::format::record::{
-    Frame, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordKind, seal_record,
-};
+use crate::format::record::{Frame, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordKind, seal_record};
 use crate::limits::{ALLOCATE_BYTES_MAX, ALLOCATE_BYTES_MIN, SEGMENT_FILE_BYTES_MAX};
 
 /// The right to append, and what it needs to know.
@@ -67,11 +65,18 @@ impl Writer {
     ) -> Result<Appended, Fault> {
         let record_bytes = record.len().next_multiple_of(RECORD_ALIGN as usize) as u64;
         self.make_room(log, record_bytes)?;
-        let stamp = Stamp { sequence: self.sequence + 1, epoch: self.manifest.epoch };
+        let stamp = Stamp {
+            sequence: self.sequence + 1,
+            epoch: self.manifest.epoch,
+        };
         let offset = self.write(log, record, RecordKind::Batch, entry_count, stamp)?;
         let segment = self.active_mut().segment.clone();
         self.sequence = stamp.sequence;
-        Ok(Appended { segment, offset, stamp })
+        Ok(Appended {
+            segment,
+            offset,
+            stamp,
+        })
     }
 
     /// Syncs the log, then appends a seal mark and syncs that, unless the last record is one.
@@ -82,11 +87,16 @@ impl Writer {
     /// the last record is protected a little less.
     pub(crate) fn seal_mark(&mut self, log: &Log) -> Result<u64, Fault> {
         let syncs = log.sync()?;
-        let Some(active) = self.active.as_ref() else { return Ok(syncs) };
+        let Some(active) = self.active.as_ref() else {
+            return Ok(syncs);
+        };
         if active.marked || self.allocate(u64::from(RECORD_HEADER_BYTES)).is_err() {
             return Ok(syncs);
         }
-        let stamp = Stamp { sequence: self.sequence, epoch: self.manifest.epoch };
+        let stamp = Stamp {
+            sequence: self.sequence,
+            epoch: self.manifest.epoch,
+        };
         let mut record = vec![0; RECORD_HEADER_BYTES as usize];
         self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
         Ok(syncs + log.sync()?)
@@ -104,7 +114,12 @@ impl Writer {
         let synced_upto = log.lock_tail().as_ref().map_or(0, |tail| tail.synced);
         let active = self.active_mut();
         let (segment, offset) = (active.segment.clone(), active.end);
-        let frame = Frame { kind, entry_count, stamp, synced_upto };
+        let frame = Frame {
+            kind,
+            entry_count,
+            stamp,
+            synced_upto,
+        };
         seal_record(record, segment.place(offset), frame);
         // CRASH: any part of the record may be on disk; it is the torn tail that repair zeroes.
         segment
@@ -167,7 +182,9 @@ impl Writer {
         let vfs = log.vfs.as_ref();
         let id = self.manifest.next_segment();
         let needed = u64::from(SEGMENT_HEADER_BYTES) + room_bytes(record_bytes);
-        let capacity = needed.max(u64::from(log.segment_bytes)).min(SEGMENT_FILE_BYTES_MAX);
+        let capacity = needed
+            .max(u64::from(log.segment_bytes))
+            .min(SEGMENT_FILE_BYTES_MAX);
         let header = SegmentHeader {
             store_id: self.manifest.store_id,
             segment: id,
@@ -191,9 +208,21 @@ impl Writer {
         let mut segments = log.segments().as_ref().clone();
         segments.push(segment.clone());
         let (end, synced) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-        log.install(segments, Some(Tail { segment: segment.clone(), end, synced }));
+        log.install(
+            segments,
+            Some(Tail {
+                segment: segment.clone(),
+                end,
+                synced,
+            }),
+        );
         self.manifest = manifest;
-        self.active = Some(Active { segment, end, allocated, marked: false });
+        self.active = Some(Active {
+            segment,
+            end,
+            allocated,
+            marked: false,
+        });
         Ok(())
     }
 
@@ -203,16 +232,25 @@ impl Writer {
         manifest.generation += 1;
         if let (Some(active), Some(last)) = (&self.active, manifest.segments.last_mut()) {
             let len_bytes = u64::from(active.end);
-            last.sealed = Some(SealedEnd { len_bytes, last_sequence: self.sequence });
+            last.sealed = Some(SealedEnd {
+                len_bytes,
+                last_sequence: self.sequence,
+            });
         }
         let first_sequence = next.first_sequence;
-        manifest.segments.push(SegmentEntry { id: next.id, first_sequence, sealed: None });
+        manifest.segments.push(SegmentEntry {
+            id: next.id,
+            first_sequence,
+            sealed: None,
+        });
         manifest
     }
 
     /// The active segment, where [`Writer::make_room`] or a look at `active` came before.
     fn active_mut(&mut self) -> &mut Active {
-        self.active.as_mut().expect("OK because every caller has made sure of a segment")
+        self.active
+            .as_mut()
+            .expect("OK because every caller has made sure of a segment")
     }
 }
 

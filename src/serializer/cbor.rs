@@ -32,6 +32,10 @@ impl<V: Serialize + ?Sized> Encode<V> for Cbor {
 impl<V: DeserializeOwned> Decode<V> for Cbor {
     fn decode(&self, mut bytes: &[u8]) -> Result<V, BoxError> {
         let value = ciborium::from_reader(&mut bytes)?;
-        if bytes.is_empty() { Ok(value) } else { Err("there are bytes behind the value".into()) }
+        if bytes.is_empty() {
+            Ok(value)
+        } else {
+            Err("there are bytes behind the value".into())
+        }
     }
 }

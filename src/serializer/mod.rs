@@ -105,11 +105,13 @@ pub(crate) fn encode<S: Encode<V>, V: ?Sized>(
     value: &V,
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    serializer.encode(value, out).map_err(|source| Error::Encode {
-        key: show_key(key),
-        serializer: serializer.name().to_owned(),
-        source: cause(source),
-    })
+    serializer
+        .encode(value, out)
+        .map_err(|source| Error::Encode {
+            key: show_key(key),
+            serializer: serializer.name().to_owned(),
+            source: cause(source),
+        })
 }
 
 /// Decodes the value of `key`, with the key and the type in the error.

@@ -141,7 +141,12 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'static, S, K, E> {
         let mut turn = Engine::begin(&opening.engine, timeout, Some(label))?;
         let sequence = turn.sequence();
         let overlay = Overlay::default();
-        let core = Core { turn: Some(turn), sequence, durability, overlay };
+        let core = Core {
+            turn: Some(turn),
+            sequence,
+            durability,
+            overlay,
+        };
         Ok(Self {
             opening: opening.clone(),
             core: Rc::new(RefCell::new(core)),
@@ -172,7 +177,11 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
         let decode = |bytes: &[u8]| decode(&self.serializer, key, bytes);
         match change {
             Some(change) => change.value.as_deref().map(decode).transpose(),
-            None => self.opening.engine.read_at(key, sequence, decode)?.transpose(),
+            None => self
+                .opening
+                .engine
+                .read_at(key, sequence, decode)?
+                .transpose(),
         }
     }
 
@@ -181,7 +190,8 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
     /// # Errors
     /// As [`Transaction::get`], but for `Decode` and `Corrupt`.
     pub fn has(&self, key: &K) -> Result<bool> {
-        self.core().map(|core| core.has(&self.opening.engine, key.as_bytes()))
+        self.core()
+            .map(|core| core.has(&self.opening.engine, key.as_bytes()))
     }
 
     /// The values of `keys`, in the order asked.
@@ -251,12 +261,12 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
     ///
     /// # Errors
     /// As [`Transaction::delete`].
-    pub fn bulk_delete(
-        &self,
-        keys: impl IntoIterator<Item = impl AsRef<K>>,
-    ) -> Result<Vec<bool>> {
+    pub fn bulk_delete(&self, keys: impl IntoIterator<Item = impl AsRef<K>>) -> Result<Vec<bool>> {
         let inner = self.begin()?;
-        let gone = keys.into_iter().map(|key| inner.delete(key.as_ref())).collect::<Result<_>>()?;
+        let gone = keys
+            .into_iter()
+            .map(|key| inner.delete(key.as_ref()))
+            .collect::<Result<_>>()?;
         inner.commit()?;
         Ok(gone)
     }
@@ -371,7 +381,11 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
         }
         // Nobody holds a borrow while user code runs (invariant 3), so this never fails.
         let core = self.core.try_borrow_mut().map_err(|_| Error::ChildActive)?;
-        if core.overlay.depth() == self.level { Ok(core) } else { Err(Error::ChildActive) }
+        if core.overlay.depth() == self.level {
+            Ok(core)
+        } else {
+            Err(Error::ChildActive)
+        }
     }
 }
 
@@ -396,7 +410,10 @@ impl<S: Serializer, K: Key + ?Sized, E> Source for Transaction<'_, S, K, E> {
     fn view(&self) -> Result<View> {
         let core = self.core()?;
         let pin = Arc::new(Pin::at(&self.opening, core.sequence)?);
-        Ok(View { pin, changes: Some(core.overlay.changes()) })
+        Ok(View {
+            pin,
+            changes: Some(core.overlay.changes()),
+        })
     }
 
     fn delete_selected(&self, selection: Selection) -> Result<u64> {
@@ -417,7 +434,9 @@ impl<S: Serializer, K: Key + ?Sized, E> Drop for Transaction<'_, S, K, E> {
         if self.ended {
             return;
         }
-        let Ok(mut core) = self.core.try_borrow_mut() else { return };
+        let Ok(mut core) = self.core.try_borrow_mut() else {
+            return;
+        };
         if self.level == 0 {
             // The lock goes back before the memory of a large transaction is freed.
             let turn = core.turn.take();

@@ -65,7 +65,9 @@ impl Overlay {
 
     /// Undoes the innermost level.
     pub(crate) fn abort_level(&mut self) {
-        let Some(level) = self.levels.pop() else { return };
+        let Some(level) = self.levels.pop() else {
+            return;
+        };
         while self.undo_end() > level {
             let Some(undo) = self.undo.pop() else { return };
             self.put_back(undo);
@@ -91,8 +93,9 @@ impl Overlay {
         check_value(key, value.map_or(0, <[u8]>::len))?;
         let changes = Arc::make_mut(&mut self.changes);
         let before = changes.get_mut(key);
-        let before_bytes =
-            before.as_ref().map_or(0, |before| change_bytes(key, before.value.as_deref()));
+        let before_bytes = before
+            .as_ref()
+            .map_or(0, |before| change_bytes(key, before.value.as_deref()));
         let batch_bytes = self.batch_bytes - before_bytes + change_bytes(key, value);
         check_total(batch_bytes)?;
         self.batch_bytes = batch_bytes;
@@ -106,10 +109,16 @@ impl Overlay {
                 let before = before.map(|change| change.clone());
                 let key: Arc<[u8]> = key.into();
                 if level.is_some() {
-                    self.undo.push(Undo { key: key.clone(), before });
+                    self.undo.push(Undo {
+                        key: key.clone(),
+                        before,
+                    });
                 }
-                let undo_end =
-                    if level.is_some() { self.forgotten + self.undo.len() as u64 } else { 0 };
+                let undo_end = if level.is_some() {
+                    self.forgotten + self.undo.len() as u64
+                } else {
+                    0
+                };
                 changes.insert(key, Change { value, undo_end });
             }
         }
@@ -152,11 +161,16 @@ mod tests {
     fn shown(overlay: &Overlay) -> Vec<(String, Option<String>)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let changes = overlay.changes();
-        changes.iter().map(|(k, c)| (text(k), c.value.as_deref().map(text))).collect()
+        changes
+            .iter()
+            .map(|(k, c)| (text(k), c.value.as_deref().map(text)))
+            .collect()
     }
 
     fn set(overlay: &mut Overlay, key: &str, value: &str) {
-        overlay.change(key.as_bytes(), Some(value.as_bytes())).unwrap();
+        overlay
+            .change(key.as_bytes(), Some(value.as_bytes()))
+            .unwrap();
     }
 
     #[test]
@@ -175,7 +189,10 @@ mod tests {
         set(&mut overlay, "a", "3");
         overlay.change(b"b", None).unwrap();
         overlay.abort_level();
-        assert_eq!(overlay.get(b"a").and_then(|c| c.value.as_deref()), Some(&b"2"[..]));
+        assert_eq!(
+            overlay.get(b"a").and_then(|c| c.value.as_deref()),
+            Some(&b"2"[..])
+        );
         set(&mut overlay, "a", "1");
         assert_eq!(shown(&overlay), at_one);
         set(&mut overlay, "c", "1");
@@ -189,6 +206,9 @@ mod tests {
         overlay.begin_level();
         set(&mut overlay, "a", "8");
         overlay.abort_level();
-        assert_eq!(overlay.get(b"a").and_then(|c| c.value.as_deref()), Some(&b"9"[..]));
+        assert_eq!(
+            overlay.get(b"a").and_then(|c| c.value.as_deref()),
+            Some(&b"9"[..])
+        );
     }
 }

@@ -47,7 +47,11 @@ impl View {
     ) -> Result<Option<R>> {
         match self.changes.as_ref().and_then(|changes| changes.get(key)) {
             Some(change) => change.value.as_deref().map(take).transpose(),
-            None => self.pin.engine().read_at(key, self.pin.sequence, take)?.transpose(),
+            None => self
+                .pin
+                .engine()
+                .read_at(key, self.pin.sequence, take)?
+                .transpose(),
         }
     }
 
@@ -60,7 +64,9 @@ impl View {
         self.check_open()?;
         match item {
             Item::Stored(entry, version) => {
-                self.pin.engine().read_version(entry.key(), *version, take)?
+                self.pin
+                    .engine()
+                    .read_version(entry.key(), *version, take)?
             }
             Item::Changed(_, value) => take(value),
         }
@@ -112,16 +118,29 @@ impl<'a> Changed<'a> {
             None => Box::new(std::iter::empty()),
             Some(changes) => {
                 let range = changes.range::<[u8], (Bound<&[u8]>, Bound<&[u8]>)>(bounds);
-                if backwards { Box::new(range.rev()) } else { Box::new(range) }
+                if backwards {
+                    Box::new(range.rev())
+                } else {
+                    Box::new(range)
+                }
             }
         };
-        Self { range: range.peekable(), backwards }
+        Self {
+            range: range.peekable(),
+            backwards,
+        }
     }
 
     /// Visits the changed keys that come before `key`. False to stop.
     fn visit_before(&mut self, key: &[u8], visit: &mut impl FnMut(Item) -> bool) -> bool {
         let backwards = self.backwards;
-        let before = |changed: &[u8]| if backwards { changed > key } else { changed < key };
+        let before = |changed: &[u8]| {
+            if backwards {
+                changed > key
+            } else {
+                changed < key
+            }
+        };
         while let Some((key, change)) = self.range.next_if(|(changed, _)| before(changed)) {
             if let Some(value) = &change.value
                 && !visit(Item::Changed(key.clone(), value.clone()))
@@ -133,12 +152,7 @@ impl<'a> Changed<'a> {
     }
 
     /// Visits `key` if it was changed, and says whether it was; sets `going` to false to stop.
-    fn skip(
-        &mut self,
-        key: &[u8],
-        visit: &mut impl FnMut(Item) -> bool,
-        going: &mut bool,
-    ) -> bool {
+    fn skip(&mut self, key: &[u8], visit: &mut impl FnMut(Item) -> bool, going: &mut bool) -> bool {
         let Some((key, change)) = self.range.next_if(|(changed, _)| changed.as_ref() == key) else {
             return false;
         };

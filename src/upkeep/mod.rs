@@ -3,7 +3,7 @@
 mod stats;
 mod verify;
 
-pub(crate) use stats::stats;
 pub use stats::Stats;
-pub(crate) use verify::verify;
+pub(crate) use stats::stats;
 pub use verify::VerifyReport;
+pub(crate) use verify::verify;

@@ -61,7 +61,11 @@ fn verify_segment(segment: &Segment, report: &mut VerifyReport) -> Result<()> {
         }
     }
     match scanner.stopped() {
-        Some(what) => Err(Error::corrupt(&segment.path, u64::from(scanner.offset()), what)),
+        Some(what) => Err(Error::corrupt(
+            &segment.path,
+            u64::from(scanner.offset()),
+            what,
+        )),
         None => Ok(()),
     }
 }
@@ -75,11 +79,15 @@ fn verify_keys(pin: &Arc<Pin>, report: &mut VerifyReport) -> Result<()> {
         engine.check_open()?;
         let mut page = Vec::with_capacity(PAGE);
         let bounds = (low.as_ref().map(Vec::as_slice), Bound::Unbounded);
-        engine.index.walk(bounds, false, pin.sequence, |entry, version| {
-            page.push((entry.clone(), version));
-            page.len() < PAGE
-        });
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        engine
+            .index
+            .walk(bounds, false, pin.sequence, |entry, version| {
+                page.push((entry.clone(), version));
+                page.len() < PAGE
+            });
+        let Some((last, _)) = page.last() else {
+            return Ok(());
+        };
         low = Bound::Excluded(last.key().to_vec());
         for (entry, version) in &page {
             engine.log.read(entry.key(), *version, true, |_| ())?;

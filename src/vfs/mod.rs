@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub mod memory;
-pub mod os;
+pub(crate) mod memory;
+pub(crate) mod os;
 #[cfg(feature = "sim")]
 pub mod sim;
 
