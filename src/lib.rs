@@ -65,6 +65,11 @@ mod upkeep;
 #[cfg(feature = "sim")]
 pub mod vfs;
 #[cfg(not(feature = "sim"))]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "public, and all in use, with the feature `sim`"
+)]
 mod vfs;
 
 pub use cursor::Iter;

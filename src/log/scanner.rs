@@ -161,7 +161,7 @@ impl<'a> Scanner<'a> {
         } else if header.synced_upto > self.at {
             Some("a record says that bytes behind it were durable before it")
         } else if least_bytes > u64::from(header.payload_bytes)
-            || header.payload_bytes % RECORD_ALIGN != 0
+            || !header.payload_bytes.is_multiple_of(RECORD_ALIGN)
         {
             Some("a record is too short for its entries")
         } else {

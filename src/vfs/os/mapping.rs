@@ -73,6 +73,7 @@ impl MappedPage {
             index < SHARED_WORDS,
             "OK because indices are constants, asserted where they are"
         );
+        #[expect(clippy::cast_ptr_alignment, reason = "a mapping is aligned to a page")]
         let pointer = self.map.as_mut_ptr().cast::<u64>();
         // SAFETY: index is below SHARED_WORDS (checked above), so the word lies within the mapping,
         // which is aligned to a page and lives as long as self; all access to the page, in every
