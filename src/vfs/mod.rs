@@ -239,7 +239,7 @@ pub trait SharedPage: Send + Sync {
 pub const SHARED_WORDS: usize = 512;
 
 /// An open file. Offsets and lengths are in bytes.
-#[expect(
+#[allow(
     clippy::len_without_is_empty,
     reason = "nobody asks whether a file is empty"
 )]
