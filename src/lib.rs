@@ -58,6 +58,10 @@ mod options;
 mod query;
 mod serializer;
 mod snapshot;
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
 mod store;
 mod traits;
 mod transaction;

@@ -1,6 +1,10 @@
 //! What the benchmarks have in common: keys, values, a loaded store.
 
-#![allow(dead_code, unreachable_pub, reason = "each benchmark uses a part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each benchmark uses a part of this"
+)]
 
 use happystore::{Durability, Options, Raw, Store};
 use tempfile::TempDir;
