@@ -132,6 +132,11 @@ impl Engine {
         }
     }
 
+    /// Whether the engine has ended.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Whether this process is a forked child of the one that opened the store.
     pub(crate) fn is_forked(&self) -> bool {
         self.vfs.fork_count() != self.fork_count
@@ -282,7 +287,12 @@ impl Opening {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Err(self.engine.closed_error());
         }
-        registry::release(&self.engine, self.lock_timeout)
+        let released = registry::release(&self.engine, self.lock_timeout);
+        if released.is_err() && !self.engine.is_closed() {
+            // A transaction is open: it may commit, and the last handle closes the store.
+            self.closed.store(false, Ordering::Release);
+        }
+        released
     }
 }
 
