@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
+mod file_index;
 mod processes;
 mod smoke;
