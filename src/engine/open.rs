@@ -145,16 +145,8 @@ fn open_engine(
     settings: &Settings,
     wanted: &Wanted<'_>,
 ) -> Result<Arc<Engine>> {
-    let look = |error| Error::io("look at", directory, error);
-    if settings.access != Access::Exclusive
-        && let Locality::Remote(file_system) = vfs.locality(directory).map_err(look)?
-    {
-        return Err(Error::NotLocal {
-            path: directory.to_owned(),
-            file_system,
-        });
-    }
     let read_only = settings.access == Access::ReadOnly;
+    refuse_remote(vfs.as_ref(), directory, settings)?;
     refuse_missing(vfs.as_ref(), directory, settings)?;
     let process_lock = ProcessLock::acquire(
         vfs.as_ref(),
@@ -213,6 +205,20 @@ fn open_engine(
     while engine.index.prune(&engine.horizon()) {}
     tracing::debug!(path = %directory.display(), keys = engine.index.keys(), "store opened");
     Ok(engine)
+}
+
+/// Locks and mapped pages are shared with others on local file systems alone.
+fn refuse_remote(vfs: &dyn Vfs, directory: &Path, settings: &Settings) -> Result<()> {
+    let look = |error| Error::io("look at", directory, error);
+    if settings.access != Access::Exclusive
+        && let Locality::Remote(file_system) = vfs.locality(directory).map_err(look)?
+    {
+        return Err(Error::NotLocal {
+            path: directory.to_owned(),
+            file_system,
+        });
+    }
+    Ok(())
 }
 
 /// Without a lock yet: says early, and without making a `LOCK` file, that there is no store.
