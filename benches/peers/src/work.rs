@@ -154,13 +154,25 @@ fn kill_class(
         (anonymous_bytes() - harness_bytes) / plan.keys as f64,
     );
     drop(peer);
+    reopened(name, plan, directory, &again[0].0, rows)
+}
+
+/// What is on disk in the end, and how long it takes to open that.
+fn reopened(
+    name: &str,
+    plan: &Plan,
+    directory: &Path,
+    key: &[u8],
+    rows: &mut Vec<(String, f64)>,
+) -> Result<(), String> {
+    let mut row = |what: &str, value: f64| rows.push((what.to_owned(), value));
     row(
         "disk, bytes for a live byte",
         disk_bytes(directory) / (plan.keys * 174) as f64,
     );
     let begun = Instant::now();
     let mut peer = open(name, directory, Class::Kill)?;
-    assert!(peer.get(&again[0].0).is_some());
+    assert!(peer.get(key).is_some());
     row(
         "open after a clean close, ms",
         begun.elapsed().as_secs_f64() * 1e3,
