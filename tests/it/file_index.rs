@@ -63,7 +63,7 @@ impl Place {
         place.write("two.TXT", b"two");
         place.write("a/three.rs", b"three three three");
         place.write("a/deep/four.rs", b"4");
-        place.write("a/deep/five", &[5; 300_000]);
+        place.write("a/deep/five", &vec![5; 300_000]);
         place.write("b/six.txt", b"six");
         place
     }

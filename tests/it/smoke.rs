@@ -1,3 +1,5 @@
+//! The shortest way through everything: written, closed, opened, read; on every machine.
+
 use happystore::vfs::sim::World;
 use happystore::{Options, Store};
 
