@@ -418,14 +418,15 @@ impl<S: Serializer, K: Key + ?Sized, E> Source for Transaction<'_, S, K, E> {
 
     fn delete_selected(&self, selection: Selection) -> Result<u64> {
         let mut cursor = Cursor::new(self.view()?, selection);
+        let items: Vec<_> = std::iter::from_fn(|| cursor.next()).collect();
+        // While the cursor lives it shares the changes, and the first one would copy them all.
+        drop(cursor);
         let inner = self.begin()?;
-        let mut count = 0;
-        while let Some(item) = cursor.next() {
+        for item in &items {
             inner.core()?.overlay.change(item.key(), None)?;
-            count += 1;
         }
         inner.commit()?;
-        Ok(count)
+        Ok(items.len() as u64)
     }
 }
 
