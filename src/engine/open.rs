@@ -17,6 +17,7 @@ use super::{Counters, Engine, Identity, Opening, deferred, registry, snapshot};
 use crate::error::{Error, Result};
 use crate::format::manifest::{KeyKind, Manifest, SegmentEntry};
 use crate::index::Index;
+use crate::limits::ALLOCATE_BYTES_MIN;
 use crate::log::fault::Fault;
 use crate::log::repair::{self, Tail as TailState};
 use crate::log::scanner::Scanner;
@@ -170,9 +171,7 @@ fn open_engine(
         serializer: manifest.serializer.clone(),
         verify_reads: settings.verify_reads,
     };
-    if !read_only {
-        remove_leftovers(vfs.as_ref(), directory, &manifest).map_err(|fault| fault.error)?;
-    }
+    remove_leftovers(vfs.as_ref(), directory, &manifest, read_only).map_err(|fault| fault.error)?;
     let segment_bytes = u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX);
     let log = Log::new(vfs.clone(), directory.to_owned(), segment_bytes);
     let index = Index::new();
@@ -303,7 +302,7 @@ impl Recovery<'_> {
                 check_sealed(&scanner, segment, end_bytes, end.last_sequence)?;
                 sequence = scanner.sequence();
             } else {
-                let file_bytes = segment.file_bytes()?;
+                let file_bytes = active_bytes(segment)?;
                 let mut scanner = Scanner::new(segment, file_bytes, self.manifest.epoch);
                 let marked = self.replay(&mut scanner, segment, replayed, total_bytes)?;
                 sequence = scanner.sequence();
@@ -435,7 +434,8 @@ fn total_bytes(listed: &[SegmentEntry], segments: &Segments) -> Result<u64> {
                 Some(end) => end.len_bytes,
                 None => u64::from(segment.file_bytes()?),
             };
-            Ok(total + bytes)
+            // A sealed length is only believed later; this is for the progress alone.
+            Ok(u64::saturating_add(total, bytes))
         })
 }
 
@@ -449,6 +449,17 @@ fn sealed_end(segment: &Segment, len_bytes: u64) -> Result<u32> {
             let what = "the file was cut off: it is sealed, and longer in the manifest";
             Error::corrupt(&segment.path, u64::from(file_bytes), what)
         })
+}
+
+/// The length of the active segment's file. Its first space was durable before the manifest listed
+/// it, so a shorter file was cut off, and what it lost is not guessed at.
+fn active_bytes(segment: &Segment) -> Result<u32> {
+    let file_bytes = segment.file_bytes()?;
+    if u64::from(file_bytes) < ALLOCATE_BYTES_MIN.min(u64::from(segment.capacity)) {
+        let what = "the file was cut off: it is shorter than any segment that was ever listed";
+        return Err(Error::corrupt(&segment.path, u64::from(file_bytes), what));
+    }
+    Ok(file_bytes)
 }
 
 /// A sealed segment is never guessed at.

@@ -150,14 +150,32 @@ impl Manifest {
             segments,
         };
         manifest.check_order()?;
+        manifest.check_numbers()?;
         Ok(manifest)
     }
 
-    /// The id of a segment that would come next in the log.
-    pub(crate) fn next_segment(&self) -> u32 {
+    /// The id of a segment that would come next in the log; `None` if there are no more.
+    pub(crate) fn next_segment(&self) -> Option<u32> {
         self.segments
             .last()
-            .map_or(1, |segment| segment.id.saturating_add(1))
+            .map_or(Some(1), |segment| segment.id.checked_add(1))
+    }
+
+    /// Numbers that only ever rise by one come nowhere near their ends; so nobody who adds to
+    /// them need fear an overflow.
+    fn check_numbers(&self) -> Result<(), Defect> {
+        let sequences = self.segments.iter().map(|segment| {
+            let last = segment.sealed.map_or(0, |end| end.last_sequence);
+            last.max(segment.first_sequence)
+        });
+        let largest = sequences.max().unwrap_or(0).max(self.generation);
+        if largest <= u64::MAX / 2 && self.epoch <= u32::MAX / 2 {
+            Ok(())
+        } else {
+            Err(Defect::Damaged(
+                "a number in the manifest is larger than any can be",
+            ))
+        }
     }
 
     fn check_order(&self) -> Result<(), Defect> {

@@ -164,7 +164,8 @@ pub(crate) fn find(segments: &[Arc<Segment>], id: u32) -> Option<&Arc<Segment>> 
     segments.get(at)
 }
 
-/// Removes what a crash left: an unfinished manifest, and a segment that no manifest lists.
+/// Removes what a crash left: an unfinished manifest, and a segment that no manifest lists. Who
+/// opens for reading only removes nothing, and refuses the same.
 ///
 /// # Errors
 /// `Corrupt` if an unlisted segment holds records: no crash leaves that, an old manifest was put
@@ -173,17 +174,22 @@ pub(crate) fn remove_leftovers(
     vfs: &dyn Vfs,
     directory: &Path,
     manifest: &Manifest,
+    read_only: bool,
 ) -> Result<(), Fault> {
     let list_error = |error| Fault::harmless(Error::io("list", directory, error));
     for name in vfs.list(directory).map_err(list_error)? {
         let path = directory.join(&name);
         if name == file_name::MANIFEST_TEMPORARY {
-            unlink(vfs, &path)?;
+            if !read_only {
+                unlink(vfs, &path)?;
+            }
         } else if let Some(id) = file_name::segment_id(&name)
             && manifest.segments.iter().all(|listed| listed.id != id)
         {
             refuse_records(vfs, &path).map_err(Fault::harmless)?;
-            unlink(vfs, &path)?;
+            if !read_only {
+                unlink(vfs, &path)?;
+            }
         }
     }
     Ok(())

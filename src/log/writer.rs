@@ -180,7 +180,7 @@ impl Writer {
         // Sealing syncs in every durability mode (log invariant 2).
         log.sync()?;
         let vfs = log.vfs.as_ref();
-        let id = self.manifest.next_segment();
+        let id = self.manifest.next_segment().ok_or_else(no_more_segments)?;
         let needed = u64::from(SEGMENT_HEADER_BYTES) + room_bytes(record_bytes);
         let capacity = needed
             .max(u64::from(log.segment_bytes))
@@ -252,6 +252,17 @@ impl Writer {
             .as_mut()
             .expect("OK because every caller has made sure of a segment")
     }
+}
+
+/// The error where a segment's id would be used again.
+fn no_more_segments() -> Fault {
+    let max_bytes = u64::from(u32::MAX);
+    let what = "the log of all segments there ever were".into();
+    Fault::harmless(Error::TooLarge {
+        what,
+        actual_bytes: max_bytes + 1,
+        max_bytes,
+    })
 }
 
 /// The room a record needs in its segment: itself, and a seal mark behind it.
