@@ -1,0 +1,272 @@
+//! Stores to be damaged: built in a simulated world with fixed seeds, so that every byte is known.
+
+use std::collections::BTreeMap;
+
+use happystore::vfs::Vfs;
+use happystore::vfs::sim::{Image, World};
+use happystore::{Durability, Options, Raw, Result, Store};
+use std::sync::Arc;
+
+/// Where the store lies on its simulated disk.
+pub(crate) const DIRECTORY: &str = "/s";
+
+/// What a store holds.
+pub(crate) type Content = BTreeMap<String, Vec<u8>>;
+
+/// A store on a disk, and what it held after each commit, the empty store first.
+pub(crate) struct Fixture {
+    pub(crate) name: &'static str,
+    pub(crate) image: Image,
+    pub(crate) history: Vec<Content>,
+    /// A manifest from before, to be put back.
+    pub(crate) old_manifest: Vec<u8>,
+}
+
+impl Fixture {
+    /// The names of the store's files.
+    pub(crate) fn files(&self) -> Vec<String> {
+        self.image.list(DIRECTORY)
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn bytes(&self, file: &str) -> Vec<u8> {
+        self.image.read(format!("{DIRECTORY}/{file}")).unwrap()
+    }
+}
+
+/// A store that is being filled.
+pub(crate) struct Builder {
+    world: World,
+    process: Arc<dyn Vfs>,
+    segment_bytes: u64,
+    store: Store<Raw>,
+    history: Vec<Content>,
+    old_manifest: Vec<u8>,
+}
+
+impl Builder {
+    pub(crate) fn new(seed: u64, segment_bytes: u64) -> Self {
+        let world = World::new(seed);
+        let process = world.process();
+        let store = open(&process, segment_bytes).unwrap();
+        let history = vec![Content::new()];
+        Self {
+            world,
+            process,
+            segment_bytes,
+            store,
+            history,
+            old_manifest: Vec::new(),
+        }
+    }
+
+    /// The content now, as the next commit's to change.
+    fn next(&mut self) -> &mut Content {
+        let now = self.history.last().unwrap().clone();
+        self.history.push(now);
+        self.history.last_mut().unwrap()
+    }
+
+    fn set(&mut self, key: &str, value: &[u8]) {
+        self.store.set(key, value).unwrap();
+        self.next().insert(key.to_owned(), value.to_vec());
+    }
+
+    fn delete(&mut self, key: &str) {
+        assert!(self.store.delete(key).unwrap());
+        self.next().remove(key);
+    }
+
+    /// A transaction with a nested one that is kept and one that is not.
+    fn nested(&mut self, keys: [&str; 3]) {
+        self.store
+            .transaction(|tx| -> Result<()> {
+                tx.set(keys[0], b"outer")?;
+                tx.transaction(|inner| inner.set(keys[1], b"inner"))?;
+                tx.transaction(|inner| {
+                    inner.delete(keys[0])?;
+                    inner.set(keys[2], b"undone")?;
+                    inner.abort(())
+                })
+            })
+            .unwrap();
+        let next = self.next();
+        next.insert(keys[0].to_owned(), b"outer".to_vec());
+        next.insert(keys[1].to_owned(), b"inner".to_vec());
+    }
+
+    fn reopen(&mut self) {
+        let store = open(&self.process, self.segment_bytes);
+        drop(std::mem::replace(&mut self.store, store.unwrap()));
+    }
+
+    /// Remembers the manifest as it is now.
+    fn keep_manifest(&mut self) {
+        self.old_manifest = self
+            .world
+            .image_now()
+            .read(format!("{DIRECTORY}/MANIFEST"))
+            .unwrap();
+    }
+
+    /// Cuts the store's process off, without a seal mark.
+    fn killed(self, name: &'static str) -> Fixture {
+        self.world.kill(&self.process);
+        self.finish(name)
+    }
+
+    /// Closes the store, with a seal mark.
+    fn closed(self, name: &'static str) -> Fixture {
+        self.store.clone().close().unwrap();
+        self.finish(name)
+    }
+
+    fn finish(self, name: &'static str) -> Fixture {
+        let Self {
+            world,
+            history,
+            old_manifest,
+            ..
+        } = self;
+        Fixture {
+            name,
+            image: world.image_now(),
+            history,
+            old_manifest,
+        }
+    }
+}
+
+/// Opens the store of a fixture.
+pub(crate) fn open(process: &Arc<dyn Vfs>, segment_bytes: u64) -> Result<Store<Raw>> {
+    Options::new()
+        .serializer(Raw)
+        .vfs(process.clone())
+        .segment_bytes(segment_bytes)
+        .durability(Durability::Sync)
+        .open(DIRECTORY)
+}
+
+/// One active segment, without a seal mark.
+pub(crate) fn active_only() -> Fixture {
+    let mut builder = Builder::new(11, 4096);
+    builder.keep_manifest();
+    for n in 0..40 {
+        builder.set(
+            &format!("key/{:02}", n % 9),
+            format!("value {n}").repeat(n % 4).as_bytes(),
+        );
+    }
+    builder.killed("active only")
+}
+
+/// Several sealed segments behind each other.
+pub(crate) fn sealed_segments() -> Fixture {
+    let mut builder = Builder::new(12, 512);
+    for n in 0..60 {
+        if n == 48 {
+            builder.keep_manifest();
+        }
+        builder.set(
+            &format!("key/{:02}", n % 10),
+            format!("<{n}>").repeat(1 + n % 5).as_bytes(),
+        );
+    }
+    builder.killed("sealed segments")
+}
+
+/// Closed cleanly twice: two seal marks, one of them last.
+pub(crate) fn closed_cleanly() -> Fixture {
+    let mut builder = Builder::new(13, 4096);
+    builder.keep_manifest();
+    for n in 0..20 {
+        builder.set(&format!("key/{n}"), b"before");
+    }
+    let Builder {
+        world,
+        process,
+        segment_bytes,
+        store,
+        history,
+        old_manifest,
+    } = builder;
+    store.close().unwrap();
+    let store = open(&process, segment_bytes).unwrap();
+    let mut builder = Builder {
+        world,
+        process,
+        segment_bytes,
+        store,
+        history,
+        old_manifest,
+    };
+    for n in 13..27 {
+        builder.set(&format!("key/{n}"), b"after");
+    }
+    builder.closed("closed cleanly")
+}
+
+/// Nested transactions, tombstones, keys of every length, a repaired tail's epoch.
+pub(crate) fn nested_batches() -> Fixture {
+    let mut builder = Builder::new(14, 2048);
+    builder.set("", b"the empty key");
+    for n in 0..9 {
+        builder.nested([&format!("a{n}"), &format!("b{n}"), &format!("c{n}")]);
+        if n == 5 {
+            builder.keep_manifest();
+        }
+        builder.delete(&format!("a{n}"));
+    }
+    builder.reopen();
+    builder.set(&"long".repeat(40), b"");
+    builder.killed("nested batches")
+}
+
+/// Few records before a long tail of zeros.
+pub(crate) fn allocated_tail() -> Fixture {
+    let mut builder = Builder::new(15, 4096);
+    builder.keep_manifest();
+    for n in 0..4 {
+        builder.set(&format!("key/{n}"), b"value");
+    }
+    builder.delete("key/2");
+    builder.killed("allocated tail")
+}
+
+/// A store whose tail was torn and repaired: epoch 2.
+pub(crate) fn repaired() -> Fixture {
+    let mut builder = Builder::new(16, 4096);
+    for n in 0..4 {
+        builder.set(&format!("key/{n}"), b"epoch one");
+    }
+    builder.keep_manifest();
+    let Builder {
+        world,
+        process,
+        segment_bytes,
+        store,
+        history,
+        old_manifest,
+    } = builder;
+    world.kill(&process);
+    drop(store);
+    let process = world.process();
+    let path = format!("{DIRECTORY}/00000001.seg");
+    let file = process
+        .open(path.as_ref(), happystore::vfs::OpenMode::Write)
+        .unwrap();
+    file.write_at(800, &[7; 40]).unwrap();
+    let store = open(&process, segment_bytes).unwrap();
+    let mut builder = Builder {
+        world,
+        process,
+        segment_bytes,
+        store,
+        history,
+        old_manifest,
+    };
+    for n in 2..30 {
+        builder.set(&format!("key/{n}"), b"epoch two");
+    }
+    builder.killed("repaired")
+}
