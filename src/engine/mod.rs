@@ -259,6 +259,18 @@ impl Engine {
     }
 }
 
+impl Drop for Engine {
+    /// Ends an engine whose last opening could not be closed because of an open transaction.
+    fn drop(&mut self) {
+        if self.is_forked() || self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = self.shutdown(Duration::ZERO) {
+            tracing::warn!(%error, "a store could not be closed cleanly");
+        }
+    }
+}
+
 impl Opening {
     /// Refuses if this opening was closed, or its engine.
     pub(crate) fn check_open(&self) -> Result<()> {
