@@ -2,4 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
+mod support;
+
+mod basics;
+mod iterators;
+mod opening;
+mod queries;
+mod semantics;
+mod serializers;
 mod smoke;
+mod snapshots;
+mod threads;
+mod transactions;
+mod walkthrough;
