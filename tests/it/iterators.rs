@@ -30,9 +30,10 @@ fn assert_interleaved(query: Query<'_, Cbor, str>, mut expected: VecDeque<i32>, 
 
 /// Every way to walk over `count` keys, with every limit up to one more.
 fn assert_every_interleaving(db: &impl Read, count: i32) {
+    let limit_max = usize::try_from(count).unwrap() + 1;
     for ends in 0..1_u32 << (count + 1) {
         for reverse in [false, true] {
-            for limit in std::iter::once(None).chain((0..=count as usize + 1).map(Some)) {
+            for limit in std::iter::once(None).chain((0..=limit_max).map(Some)) {
                 let mut expected: VecDeque<i32> = if reverse {
                     (0..count).rev().collect()
                 } else {
@@ -78,7 +79,7 @@ fn both_ends_meet_over_many_pages() {
         store
             .bulk_set((0..count).map(|n| (format!("{n:04}"), n)))
             .unwrap();
-        for limit in [count as usize, 333, 17, 16, 15] {
+        for limit in [1_000, 333, 17, 16, 15] {
             for reverse in [false, true] {
                 let mut expected: VecDeque<i32> = if reverse {
                     (0..count).rev().collect()

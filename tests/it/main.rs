@@ -6,6 +6,7 @@ mod support;
 
 mod basics;
 mod iterators;
+mod nesting;
 mod opening;
 mod queries;
 mod semantics;

@@ -19,7 +19,7 @@ type Make<'a> = dyn Fn() -> Query<'a, happystore::Cbor, str> + 'a;
 
 /// Checks that every form of a query selects `expected`.
 fn assert_selects(make: &Make<'_>, expected: &[&str]) {
-    let value = |key: &str| KEYS.iter().position(|each| *each == key).unwrap() as i32;
+    let value = |key: &str| (0_i32..).zip(KEYS).find(|pair| pair.1 == key).unwrap().0;
     let pairs: Vec<(String, i32)> = expected
         .iter()
         .map(|key| ((*key).to_owned(), value(key)))
@@ -132,7 +132,6 @@ fn every_range_of_rust_selects_in_every_form() {
 fn an_inverted_or_empty_range_is_empty() {
     for place in everywhere() {
         let store = filled(place.open());
-        #[expect(clippy::reversed_empty_ranges, reason = "that is the question")]
         assert_selects(&|| store.query().range("b".."a"), &[]);
         assert_selects(&|| store.query().range("b"..="a/2"), &[]);
         assert_selects(&|| store.query().range("b".."b"), &[]);

@@ -14,7 +14,7 @@ use happystore::{Durability, Error, ErrorKind, Holder, Options, Result, Store, T
 use crate::support::{assert_refused, real, refused, with_threads};
 
 /// How long anything may take before a test says that it will never happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -378,7 +378,7 @@ fn a_deferred_commit_is_synced_in_the_background() {
 
 #[test]
 fn closing_and_dropping_sync_what_was_deferred() {
-    let hour = Durability::Deferred(Duration::from_secs(3600));
+    let hour = Durability::Deferred(Duration::from_hours(1));
     for durability in [hour, Durability::Os] {
         for by_drop in [false, true] {
             let world = World::new(1);
@@ -399,7 +399,7 @@ fn closing_and_dropping_sync_what_was_deferred() {
 #[test]
 fn a_store_that_could_not_close_is_synced_when_its_transaction_ends() {
     let world = World::new(1);
-    let hour = Durability::Deferred(Duration::from_secs(3600));
+    let hour = Durability::Deferred(Duration::from_hours(1));
     let store = Options::new()
         .vfs(world.process())
         .durability(hour)

@@ -53,7 +53,7 @@ fn one_key_and_many_keys() -> Result<()> {
     store.bulk_set(pairs)?;
     let keys = ["user/2", "user/3"];
     assert_eq!(store.bulk_get::<User>(&keys)?, [Some(user), None]);
-    assert_eq!(store.bulk_delete(&keys)?, [true, false]);
+    assert_eq!(store.bulk_delete(keys)?, [true, false]);
     Ok(())
 }
 

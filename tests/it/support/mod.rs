@@ -132,16 +132,14 @@ impl Place {
 
     /// Makes a file, or replaces what is in it.
     pub(crate) fn write_file(&self, path: &Path, bytes: &[u8]) {
-        match &self.machine {
-            Machine::Simulated(process) => {
-                process.create_dir_all(path.parent().unwrap()).unwrap();
-                let file = process.open(path, OpenMode::CreateEmpty).unwrap();
-                file.write_at(0, bytes).unwrap();
-            }
-            _ => {
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, bytes).unwrap();
-            }
+        let parent = path.parent().unwrap();
+        if let Machine::Simulated(process) = &self.machine {
+            process.create_dir_all(parent).unwrap();
+            let file = process.open(path, OpenMode::CreateEmpty).unwrap();
+            file.write_at(0, bytes).unwrap();
+        } else {
+            std::fs::create_dir_all(parent).unwrap();
+            std::fs::write(path, bytes).unwrap();
         }
     }
 
