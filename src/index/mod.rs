@@ -296,3 +296,40 @@ impl Index {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Horizon, Index, Version};
+    use crate::log::location::Location;
+
+    #[test]
+    fn what_an_ended_snapshot_saw_is_dropped_though_the_key_was_overwritten_meanwhile() {
+        let index = Index::new();
+        let at = |visible, pinned: &[u64]| Horizon {
+            visible,
+            pinned: pinned.to_vec(),
+        };
+        let apply = |sequence, horizon: Horizon| {
+            let location = Location::new(1, 64, 0, Some(0));
+            index.apply(b"a", Version { sequence, location }, &horizon);
+        };
+        let count = || {
+            index
+                .points
+                .get(b"a", |entry| entry.change(|versions| versions.count()))
+        };
+        apply(10, at(9, &[]));
+        apply(20, at(10, &[10]));
+        apply(30, at(20, &[10]));
+        let waiting_bytes = index.memory_bytes();
+        apply(40, at(30, &[10, 30]));
+        assert_eq!(count(), Some(3));
+        assert_eq!(index.memory_bytes(), waiting_bytes, "it waits once");
+        index.prune(&at(40, &[30]));
+        assert_eq!(count(), Some(2));
+        assert_eq!(index.memory_bytes(), waiting_bytes, "and goes on waiting");
+        index.prune(&at(40, &[]));
+        assert_eq!(count(), Some(1));
+        assert!(index.memory_bytes() < waiting_bytes);
+    }
+}

@@ -6,6 +6,7 @@ mod support;
 
 mod basics;
 mod iterators;
+mod late_wake;
 mod nesting;
 mod opening;
 mod queries;

@@ -120,6 +120,8 @@ fn every_range_of_rust_selects_in_every_form() {
         form(&|| db.query().range("a/15"..), &|k| k >= "a/15");
         form(&|| db.query().range(.."b"), &|k| k < "b");
         form(&|| db.query().range(..="b"), &|k| k <= "b");
+        form(&|| db.query().range(..="a/2"), &|k| k <= "a/2");
+        form(&|| db.query().range("a/2"..), &|k| k >= "a/2");
         form(&|| db.query().range(String::from("b")..), &|k| k >= "b");
         let bounds = (Bound::Excluded("a/1"), Bound::Excluded("b"));
         form(&|| db.query().range(bounds), &|k| "a/1" < k && k < "b");

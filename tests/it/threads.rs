@@ -332,32 +332,50 @@ fn waiters_behind_one_that_gave_up_are_still_served() {
 }
 
 #[test]
-fn many_readers_of_single_keys_never_miss_one_that_is_there() {
+fn readers_of_a_key_never_miss_it_however_often_it_is_overwritten() {
+    for place in with_threads() {
+        let store = place.open();
+        store.set("a", &0).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        assert!(store.has("a").unwrap());
+                        let value: i32 = store.get("a").unwrap().unwrap();
+                        assert!(value >= last, "time goes forwards");
+                        last = value;
+                    }
+                });
+            }
+            for round in 0..100_000 {
+                store.set("a", &round).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}
+
+#[test]
+fn a_writer_that_comes_back_queues_behind_those_who_wait() {
     for place in with_threads() {
         let store = place
             .open_with(place.options().lock_timeout(PATIENCE))
             .unwrap();
-        store.bulk_set((0..10).map(|n| (n.to_string(), 0))).unwrap();
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    let mut last = [0; 10];
-                    while !done.load(Ordering::Relaxed) {
-                        for (n, last) in last.iter_mut().enumerate() {
-                            let value: i32 = store.get(&n.to_string()).unwrap().unwrap();
-                            assert!(value >= *last, "time goes forwards");
-                            *last = value;
-                            assert!(store.has(&n.to_string()).unwrap());
-                        }
-                    }
-                });
-            }
-            for round in 0..5_000 {
-                store.set(&(round % 10).to_string(), &round).unwrap();
-            }
-            done.store(true, Ordering::Relaxed);
-        });
+        for round in 0..10 {
+            let tx = store.begin().unwrap();
+            let before = store.stats().unwrap().lock_waits;
+            thread::scope(|scope| {
+                scope.spawn(|| store.set("a", &round).unwrap());
+                wait_for_waiters(&store, before, 1);
+                // It is counted just before it joins the queue.
+                thread::sleep(Duration::from_millis(20));
+                tx.commit().unwrap();
+                let tx = store.begin().unwrap();
+                assert_eq!(tx.get("a").unwrap(), Some(round), "it was first");
+            });
+        }
     }
 }
 
