@@ -108,8 +108,8 @@ fn a_wake_that_comes_too_late_goes_to_the_next_waiter() {
     let tx = store.begin().unwrap();
     thread::scope(|scope| {
         let wait = |value: i32, waiters: u64| {
-            let store = store.clone();
-            let waiting = scope.spawn(move || store.set("a", &value));
+            let writer = store.clone();
+            let waiting = scope.spawn(move || writer.set("a", &value));
             while store.stats().unwrap().lock_waits < waiters {
                 thread::yield_now();
             }
