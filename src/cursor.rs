@@ -185,7 +185,8 @@ pub struct Iter<V, S, K: ?Sized> {
     cursor: Cursor,
     serializer: S,
     error: Option<Error>,
-    kinds: PhantomData<(fn() -> V, fn(&K))>,
+    values: PhantomData<fn() -> V>,
+    keys: PhantomData<fn(&K)>,
 }
 
 impl<V, S: Decode<V>, K: Key + ?Sized> Iter<V, S, K> {
@@ -194,7 +195,8 @@ impl<V, S: Decode<V>, K: Key + ?Sized> Iter<V, S, K> {
             cursor,
             serializer,
             error: None,
-            kinds: PhantomData,
+            values: PhantomData,
+            keys: PhantomData,
         }
     }
 

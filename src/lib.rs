@@ -58,6 +58,10 @@ mod options;
 mod query;
 mod serializer;
 mod snapshot;
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
 mod store;
 mod traits;
 mod transaction;
@@ -65,6 +69,11 @@ mod upkeep;
 #[cfg(feature = "sim")]
 pub mod vfs;
 #[cfg(not(feature = "sim"))]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "public, and all in use, with the feature `sim`"
+)]
 mod vfs;
 
 pub use cursor::Iter;

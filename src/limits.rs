@@ -41,13 +41,13 @@ pub const LABEL_BYTES_MAX: usize = 64;
 pub const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// The longest wait for the writer lock that can be asked for: a year.
-pub const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub const LOCK_TIMEOUT_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// The shortest delay of [`Durability::Deferred`](crate::Durability::Deferred).
 pub const DEFERRED_DELAY_MIN: Duration = Duration::from_millis(1);
 
 /// The longest delay of [`Durability::Deferred`](crate::Durability::Deferred): an hour.
-pub const DEFERRED_DELAY_MAX: Duration = Duration::from_secs(60 * 60);
+pub const DEFERRED_DELAY_MAX: Duration = Duration::from_hours(1);
 
 /// The keys in a page of a scan unless another number is set.
 pub const PAGE_SIZE_DEFAULT: usize = 100;

@@ -30,7 +30,7 @@ type OwnedBounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 /// A range of keys: every range of Rust whose ends are keys, and pairs of [`Bound`]s.
 pub trait KeyRange<K: Key + ?Sized> {
     /// The two ends, as bytes.
-    fn key_bounds(&self) -> OwnedBounds;
+    fn key_bounds(self) -> OwnedBounds;
 }
 
 fn owned_bounds<K: Key + ?Sized, Q: AsRef<K>>(range: &impl RangeBounds<Q>) -> OwnedBounds {
@@ -41,8 +41,8 @@ fn owned_bounds<K: Key + ?Sized, Q: AsRef<K>>(range: &impl RangeBounds<Q>) -> Ow
 macro_rules! key_range {
     ($($range:ty),*) => {
         $(impl<K: Key + ?Sized, Q: AsRef<K>> KeyRange<K> for $range {
-            fn key_bounds(&self) -> OwnedBounds {
-                owned_bounds::<K, Q>(self)
+            fn key_bounds(self) -> OwnedBounds {
+                owned_bounds::<K, Q>(&self)
             }
         })*
     };
@@ -58,7 +58,7 @@ key_range!(
 );
 
 impl<K: Key + ?Sized> KeyRange<K> for RangeFull {
-    fn key_bounds(&self) -> OwnedBounds {
+    fn key_bounds(self) -> OwnedBounds {
         (Bound::Unbounded, Bound::Unbounded)
     }
 }
@@ -199,6 +199,10 @@ impl<'a, S: Serializer, K: Key + ?Sized> Query<'a, S, K> {
     ///
     /// # Errors
     /// As [`Query::keys`]; the iterator returns errors of its own.
+    #[expect(
+        clippy::iter_not_returning_iterator,
+        reason = "a query may be wrong, or the store closed"
+    )]
     pub fn iter<V>(self) -> Result<Iter<V, S, K>>
     where
         S: Decode<V>,
@@ -300,6 +304,10 @@ impl<'a, S: Serializer, K: Key + ?Sized> Scan<'a, S, K> {
     ///
     /// # Errors
     /// `InvalidOption` for a page size out of bounds; as [`Query::iter`].
+    #[expect(
+        clippy::iter_not_returning_iterator,
+        reason = "a query may be wrong, or the store closed"
+    )]
     pub fn iter<V>(self) -> Result<Iter<V, S, K>>
     where
         S: Decode<V>,

@@ -195,9 +195,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// # Errors
     /// As [`Store::set`], but for `Encode`.
     pub fn delete(&self, key: &K) -> Result<bool> {
-        Ok(self
-            .delete_bytes(std::iter::once(key.as_bytes()))?
-            .contains(&true))
+        Ok(self.delete_bytes(&[key.as_bytes()])?.contains(&true))
     }
 
     /// Sets all of `pairs` at once, as one batch with one sync; the last of equal keys wins.
@@ -232,7 +230,8 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     pub fn bulk_delete(&self, keys: impl IntoIterator<Item = impl AsRef<K>>) -> Result<Vec<bool>> {
         // Whatever the iterator does, it does it before the lock is taken.
         let keys: Vec<_> = keys.into_iter().collect();
-        self.delete_bytes(keys.iter().map(|key| key.as_ref().as_bytes()))
+        let bytes: Vec<_> = keys.iter().map(|key| key.as_ref().as_bytes()).collect();
+        self.delete_bytes(&bytes)
     }
 
     /// Reads, counts or deletes a range of keys.
@@ -359,8 +358,8 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// Waits for the transaction that is open, up to the lock timeout.
     ///
     /// # Errors
-    /// `WouldDeadlock`, `LockTimeout` if a transaction stays open: the store then closes when
-    /// that one ends. `Poisoned`, or the `Io` of the last sync: it is closed all the same.
+    /// `WouldDeadlock`, `LockTimeout` if a transaction stays open: nothing is closed then, and the
+    /// store closes with its last handle. `Poisoned`, or the `Io` of the last sync: it is closed all the same.
     /// `Closed` if it was closed before; `Forked`.
     pub fn close(self) -> Result<()> {
         self.opening.close()
@@ -412,14 +411,14 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
         Ok(batch)
     }
 
-    fn delete_bytes<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> Result<Vec<bool>> {
+    fn delete_bytes(&self, keys: &[&[u8]]) -> Result<Vec<bool>> {
         let mut turn = self.turn()?;
         let sequence = turn.sequence();
         let index = &self.opening.engine.index;
         let mut seen = HashSet::new();
         let mut batch = Batch::new();
         let mut gone = Vec::new();
-        for key in keys {
+        for &key in keys {
             let there = index.get(key, sequence).is_some() && seen.insert(key);
             if there {
                 batch.change(key, None)?;

@@ -132,6 +132,11 @@ impl Engine {
         }
     }
 
+    /// Whether the engine has ended.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Whether this process is a forked child of the one that opened the store.
     pub(crate) fn is_forked(&self) -> bool {
         self.vfs.fork_count() != self.fork_count
@@ -259,18 +264,6 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
-    /// Ends an engine whose last opening could not be closed because of an open transaction.
-    fn drop(&mut self) {
-        if self.is_forked() || self.closed.load(Ordering::Acquire) {
-            return;
-        }
-        if let Err(error) = self.shutdown(Duration::ZERO) {
-            tracing::warn!(%error, "a store could not be closed cleanly");
-        }
-    }
-}
-
 impl Opening {
     /// Refuses if this opening was closed, or its engine.
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -294,7 +287,12 @@ impl Opening {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Err(self.engine.closed_error());
         }
-        registry::release(&self.engine, self.lock_timeout)
+        let released = registry::release(&self.engine, self.lock_timeout);
+        if released.is_err() && !self.engine.is_closed() {
+            // A transaction is open: it may commit, and the last handle closes the store.
+            self.closed.store(false, Ordering::Release);
+        }
+        released
     }
 }
 

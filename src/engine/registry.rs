@@ -57,20 +57,32 @@ pub(super) fn find_or_open(
 /// Ends one opening of `engine`; the engine itself, if it was the last.
 ///
 /// # Errors
-/// As the engine's end.
-pub(super) fn release(engine: &Engine, lock_timeout: Duration) -> Result<()> {
+/// As the engine's end; the opening still counts if the engine could not be ended.
+pub(super) fn release(engine: &Arc<Engine>, lock_timeout: Duration) -> Result<()> {
     let Some(id) = take_last(engine) else {
         return Ok(());
     };
-    let _busy = Busy { id };
-    engine.shutdown(lock_timeout)
+    let busy = Busy { id };
+    let ended = engine.shutdown(lock_timeout);
+    if !engine.is_closed() {
+        let engine = Arc::downgrade(engine);
+        lock().insert(
+            id,
+            Slot::Open {
+                engine,
+                openings: 1,
+            },
+        );
+        std::mem::forget(busy);
+    }
+    ended
 }
 
 /// Counts one opening less; the id of a slot that is now busy if that was the last.
-fn take_last(engine: &Engine) -> Option<DirectoryId> {
+fn take_last(engine: &Arc<Engine>) -> Option<DirectoryId> {
     let mut registry = lock();
     let (&id, slot) = registry.iter_mut().find(|(_, slot)| match slot {
-        Slot::Open { engine: open, .. } => std::ptr::eq(open.as_ptr(), engine),
+        Slot::Open { engine: open, .. } => std::ptr::eq(open.as_ptr(), Arc::as_ptr(engine)),
         Slot::Busy => false,
     })?;
     let Slot::Open { openings, .. } = slot else {

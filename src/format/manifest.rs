@@ -7,6 +7,11 @@ use super::{Defect, read_u32, read_u64};
 /// The longest manifest that is read: some ten million segments.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 512 << 20;
 
+/// What is counted up stops far from where its integer would overflow: nothing that a machine
+/// could write in its life, so a larger number is damage.
+pub(crate) const SEQUENCE_MAX: u64 = 1 << 62;
+const SEGMENT_ID_MAX: u32 = 1 << 31;
+
 const FIXED_BYTES: usize = 56;
 const SEGMENT_BYTES: usize = 32;
 const CRC_BYTES: usize = 4;
@@ -162,11 +167,18 @@ impl Manifest {
                     .sealed
                     .is_some_and(|end| end.last_sequence < pair[1].first_sequence)
         });
-        let ids_name_files = self.segments.iter().all(|segment| segment.id > 0);
-        if rising && ids_name_files {
+        let in_bounds = self.segments.iter().all(|segment| {
+            let last_sequence = segment.sealed.map_or(0, |end| end.last_sequence);
+            (1..=SEGMENT_ID_MAX).contains(&segment.id)
+                && segment.first_sequence.max(last_sequence) <= SEQUENCE_MAX
+        });
+        let counts_can_rise = self.generation <= SEQUENCE_MAX && self.epoch <= SEGMENT_ID_MAX;
+        if rising && in_bounds && counts_can_rise {
             Ok(())
         } else {
-            Err(Defect::Damaged("the manifest's segments are out of order"))
+            Err(Defect::Damaged(
+                "the manifest's segments are out of order or out of bounds",
+            ))
         }
     }
 }

@@ -305,7 +305,9 @@ mod tests {
         record
     }
 
-    fn decode(bytes: &[u8]) -> Option<Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+    type Change = (Vec<u8>, Option<Vec<u8>>);
+
+    fn decode(bytes: &[u8]) -> Option<Vec<Change>> {
         let header = RecordHeader::decode(PLACE, bytes)?;
         let payload = &bytes[HEADER_LEN..];
         if !header.verifies(payload_place(PLACE), payload) {

@@ -107,8 +107,6 @@ impl Points {
 
     fn shard(&self, hash: u64) -> &RwLock<Table> {
         let at = (hash >> SHARD_SHIFT) % SHARDS as u64;
-        #[expect(clippy::cast_possible_truncation, reason = "below SHARDS")]
-        let at = at as usize;
-        &self.shards[at]
+        &self.shards[usize::try_from(at).unwrap_or(0)]
     }
 }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use super::segment::Segment;
 use crate::error::{Error, Result};
 use crate::format::header::SEGMENT_HEADER_BYTES;
+use crate::format::manifest::SEQUENCE_MAX;
 use crate::format::record::{
     ENTRY_HEADER_BYTES, Entries, EntryRef, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader,
     RecordKind, entries, payload_place, verify_entry,
@@ -150,18 +151,20 @@ impl<'a> Scanner<'a> {
     /// What no writer would have written here.
     fn out_of_order(&self, header: &RecordHeader) -> Option<What> {
         let expected = match header.kind {
-            RecordKind::Batch => self.sequence + 1,
+            RecordKind::Batch => self.sequence.saturating_add(1),
             RecordKind::SealMark => self.sequence,
         };
         let least_bytes = u64::from(header.entry_count) * u64::from(ENTRY_HEADER_BYTES);
-        if header.stamp.epoch < self.epoch {
+        if header.stamp.sequence > SEQUENCE_MAX {
+            Some("a record has a sequence number that nobody can have reached")
+        } else if header.stamp.epoch < self.epoch {
             Some("a record is of an older epoch than the one before it")
         } else if header.stamp.sequence != expected {
             Some("a record does not have the next sequence number")
         } else if header.synced_upto > self.at {
             Some("a record says that bytes behind it were durable before it")
         } else if least_bytes > u64::from(header.payload_bytes)
-            || header.payload_bytes % RECORD_ALIGN != 0
+            || !header.payload_bytes.is_multiple_of(RECORD_ALIGN)
         {
             Some("a record is too short for its entries")
         } else {

@@ -239,6 +239,10 @@ pub trait SharedPage: Send + Sync {
 pub const SHARED_WORDS: usize = 512;
 
 /// An open file. Offsets and lengths are in bytes.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "nobody asks whether a file is empty"
+)]
 pub trait VfsFile: Send + Sync {
     /// The file's length.
     ///

@@ -1,5 +1,5 @@
 //! The promises of the store, kept: one binary, a module for each promise.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
 mod support;
@@ -9,6 +9,7 @@ mod iterators;
 mod late_wake;
 mod nesting;
 mod opening;
+mod processes;
 mod queries;
 mod semantics;
 mod serializers;

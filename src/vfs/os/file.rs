@@ -1,87 +1,127 @@
-//! One open file of the real machine.
+//! One open regular file.
+//!
+//! Segments are read through [`VfsFile::view`]: borrowed from the mapping where there is one,
+//! copied by a system call elsewhere. Everything else is one system call, repeated when it is
+//! interrupted or falls short.
+//!
+//! Invariants:
+//! 1. `known_len` was the file's length at some time, told by the kernel or granted by it; as
+//!    files are not shrunk, the file is at least that long now.
+//! 2. A lock is given back by the process that took it, and by no forked child of it.
+//!
+//! Threads and processes: all calls may be made from any thread; the kernel orders those that
+//! touch the same bytes. A child forked off shares the descriptor: it may read and write, but
+//! neither lock nor unlock, and the parent's lock outlives the child's copy.
+//!
+//! What a crash leaves behind: of a write any part of its sectors; of an allocation a longer
+//! file whose new bytes are zero.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fs4::TryLockError;
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
 
-use super::mapping::MappedFile;
-use crate::vfs::{LockKind, VfsFile};
+use super::mapping::FileMapping;
+use super::{fork, system};
+use crate::vfs::{LockKind, OpenMode, VfsFile};
 
-/// How much is written at once where space cannot be reserved.
-const ZEROS: &[u8] = &[0; 64 << 10];
+/// How many zeros are written in one call where space cannot be reserved.
+const ZEROS_BYTES: usize = 64 * 1024;
 
-/// An open file.
+/// A [`VfsFile`] of the operating system.
+#[derive(Debug)]
 pub(super) struct OsFile {
     file: File,
-    /// The file's length as far as this process knows; it only grows.
     known_len: AtomicU64,
-    mapped: bool,
-    map: OnceLock<Option<MappedFile>>,
+    /// `Some(None)` if it could not be mapped.
+    mapping: OnceLock<Option<FileMapping>>,
+    /// Whether [`VfsFile::map`] does anything.
+    maps: bool,
+    /// Whether the lock of this descriptor is held.
+    locked: AtomicBool,
+    /// The fork count of the process that opened the file.
+    forks: u64,
 }
 
 impl OsFile {
-    pub(super) fn new(file: File, len: u64, mapped: bool) -> Self {
-        Self {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] if `path` is something else; what the machine says.
+    pub(super) fn open(path: &Path, mode: OpenMode, maps: bool) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        match mode {
+            OpenMode::Read | OpenMode::Write => {}
+            OpenMode::WriteOrCreate => {
+                options.create(true).truncate(false);
+            }
+            OpenMode::CreateEmpty => {
+                options.create(true).truncate(true);
+            }
+        }
+        system::harden(&mut options);
+        let file = options.open(path).map_err(|error| refusal(path, error))?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(irregular(system::type_name(found.file_type())));
+        }
+        Ok(Self {
             file,
-            known_len: AtomicU64::new(len),
-            mapped,
-            map: OnceLock::new(),
-        }
+            known_len: AtomicU64::new(found.len()),
+            mapping: OnceLock::new(),
+            maps,
+            locked: AtomicBool::new(false),
+            forks: fork::count(),
+        })
     }
 
-    /// Refuses a range that reaches beyond the file.
-    fn check_within(&self, offset: u64, len_bytes: usize) -> io::Result<()> {
-        let end = offset.checked_add(len_bytes as u64);
-        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if end <= self.known_len.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let len = self.len()?;
-        if end <= len {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+    /// The file itself, to be mapped as a page.
+    pub(super) fn as_std(&self) -> &File {
+        &self.file
     }
 
-    fn grown_to(&self, len: u64) {
-        self.known_len.fetch_max(len, Ordering::AcqRel);
-    }
-
-    /// Reserves by writing zeros, where the file system cannot do it without.
-    fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
-        let mut at = from;
-        while at < to {
-            let len = usize::try_from(to - at)
-                .unwrap_or(ZEROS.len())
-                .min(ZEROS.len());
-            self.file.write_all_at(&ZEROS[..len], at)?;
-            at += len as u64;
+    /// Makes the file at least `len_bytes` long, with space behind it where that can be had.
+    ///
+    /// Unlike [`VfsFile::allocate`] it may run in several processes at once: it writes nothing.
+    /// On a file system without reservations and without space, storing into a page of it would
+    /// end the process.
+    ///
+    /// # Errors
+    /// As [`VfsFile::allocate`].
+    pub(super) fn reserve_page(&self, len_bytes: usize) -> io::Result<()> {
+        let len_bytes = len_bytes as u64;
+        let reserved = system::reserve(&self.file, len_bytes);
+        let found = self.file.metadata()?;
+        let is_there = found.len() >= len_bytes;
+        match reserved {
+            // Some file systems refuse to reserve on a full disk what has its space already; a
+            // store must be able to open there.
+            Err(_) if is_there && system::has_space(&found) => {}
+            Ok(false) if !is_there => {
+                // No process makes this file longer than a page, so this cannot shrink it.
+                self.file.set_len(len_bytes)?;
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
-}
 
-impl VfsFile for OsFile {
-    fn len(&self) -> io::Result<u64> {
-        let len = self.file.metadata()?.len();
-        self.grown_to(len);
-        Ok(len)
-    }
-
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    /// Reads up to `out.len()` bytes; fewer only at the end of the file.
+    fn read_fully(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < out.len() {
-            match self.file.read_at(&mut out[done..], offset + done as u64) {
+            let position = offset
+                .checked_add(done as u64)
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            match system::read_at(&self.file, &mut out[done..], position) {
                 Ok(0) => break,
-                Ok(read) => done += read,
+                Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -89,47 +129,134 @@ impl VfsFile for OsFile {
         Ok(done)
     }
 
-    fn view(&self, offset: u64, len_bytes: usize) -> io::Result<Cow<'_, [u8]>> {
-        self.check_within(offset, len_bytes)?;
-        let mapped = self.map.get().and_then(Option::as_ref);
-        if let Some(bytes) = mapped.and_then(|map| map.bytes(offset, len_bytes)) {
-            return Ok(Cow::Borrowed(bytes));
-        }
-        let mut bytes = vec![0; len_bytes];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        Ok(Cow::Owned(bytes))
+    /// Asks the kernel for the length.
+    fn refresh_len(&self) -> io::Result<u64> {
+        let len = self.file.metadata()?.len();
+        self.known_len.store(len, Ordering::Release);
+        Ok(len)
     }
 
-    fn map(&self, len_bytes: u64) {
-        if self.mapped {
-            self.map
-                .get_or_init(|| MappedFile::new(&self.file, len_bytes));
+    /// A length that covers `end`, asked from the kernel only if the known one does not.
+    fn len_covering(&self, end: u64) -> io::Result<u64> {
+        let known = self.known_len.load(Ordering::Acquire);
+        let len = if end <= known {
+            known
+        } else {
+            self.refresh_len()?
+        };
+        if end <= len {
+            Ok(len)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
 
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)?;
-        self.grown_to(offset + bytes.len() as u64);
+    /// Writes zeros from `from` up to `to`.
+    pub(super) fn write_zeros(&self, mut from: u64, to: u64) -> io::Result<()> {
+        static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
+        while from < to {
+            let count =
+                usize::try_from(to - from).map_or(ZEROS_BYTES, |left| left.min(ZEROS_BYTES));
+            system::write_all_at(&self.file, &ZEROS[..count], from)?;
+            from += count as u64;
+        }
         Ok(())
     }
 
-    fn allocate(&self, len_bytes: u64) -> io::Result<()> {
-        let len = self.len()?;
-        if len_bytes <= len {
+    /// Refuses a forked child: the descriptor, and so the lock, is also its parent's.
+    fn check_lock_is_ours(&self) -> io::Result<()> {
+        if self.forks == fork::count() {
             return Ok(());
         }
-        loop {
-            match fallocate(&self.file, FallocateFlags::empty(), len, len_bytes - len) {
-                Ok(()) => break,
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    self.write_zeros(len, len_bytes)?;
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            }
+        Err(io::Error::other(
+            "this file was opened before a fork, its lock belongs to the parent",
+        ))
+    }
+}
+
+/// Replaces what the machine says about opening `path` where a clearer word is known.
+fn refusal(path: &Path, error: io::Error) -> io::Error {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => irregular(system::type_name(found.file_type())),
+        _ => error,
+    }
+}
+
+fn irregular(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("this is {what}, not a regular file"),
+    )
+}
+
+impl VfsFile for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        self.refresh_len()
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+        self.read_fully(offset, out)
+    }
+
+    fn view(&self, offset: u64, len_bytes: usize) -> io::Result<Cow<'_, [u8]>> {
+        let end = offset
+            .checked_add(len_bytes as u64)
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let file_len = self.len_covering(end)?;
+        if let Some(Some(mapping)) = self.mapping.get()
+            && let Some(bytes) = mapping.slice(offset, end, file_len)
+        {
+            return Ok(Cow::Borrowed(bytes));
         }
-        self.grown_to(len_bytes);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len_bytes)?;
+        bytes.resize(len_bytes, 0);
+        if self.read_fully(offset, &mut bytes)? < len_bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// Maps the file once. If somebody outside the store then shortens it, a view of what is lost
+    /// ends the process with a SIGBUS; [`OsVfs::without_mapping`](super::OsVfs::without_mapping)
+    /// gives files whose views are copied.
+    fn map(&self, len_bytes: u64) {
+        if !self.maps || len_bytes == 0 {
+            return;
+        }
+        self.mapping.get_or_init(|| {
+            // A mapping that cannot be had is no error: views are then copied.
+            usize::try_from(len_bytes)
+                .ok()
+                .and_then(|len| FileMapping::new(&self.file, len).ok())
+        });
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        system::write_all_at(&self.file, bytes, offset)?;
+        if !bytes.is_empty() {
+            self.known_len.fetch_max(end, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Where the file system cannot reserve space, zeros are written behind the file's end: not
+    /// while somebody else makes it longer.
+    fn allocate(&self, len_bytes: u64) -> io::Result<()> {
+        // The kernel refuses to reserve nothing.
+        if len_bytes == 0 {
+            return Ok(());
+        }
+        // The whole range, not only what is beyond the end: a file that was copied with holes in
+        // it gets its space back before anybody relies on it.
+        if !system::reserve(&self.file, len_bytes)? {
+            let len = self.file.metadata()?.len();
+            self.write_zeros(len, len_bytes)?;
+        }
+        self.known_len.fetch_max(len_bytes, Ordering::AcqRel);
         Ok(())
     }
 
@@ -137,22 +264,49 @@ impl VfsFile for OsFile {
         self.file.sync_data()
     }
 
+    /// A lock that is held is changed to the other kind, not atomically: it may be lost to
+    /// another on the way, and is gone if this gives false.
     fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        self.check_lock_is_ours()?;
         loop {
             let tried = match kind {
                 LockKind::Shared => fs4::FileExt::try_lock_shared(&self.file),
                 LockKind::Exclusive => fs4::FileExt::try_lock(&self.file),
             };
-            match tried {
-                Ok(()) => return Ok(true),
-                Err(TryLockError::WouldBlock) => return Ok(false),
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            let taken = match tried {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                    continue;
+                }
                 Err(TryLockError::Error(error)) => return Err(error),
-            }
+            };
+            self.locked.store(taken, Ordering::Release);
+            return Ok(taken);
         }
     }
 
     fn unlock(&self) -> io::Result<()> {
-        fs4::FileExt::unlock(&self.file)
+        self.check_lock_is_ours()?;
+        loop {
+            match fs4::FileExt::unlock(&self.file) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.locked.store(false, Ordering::Release);
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+impl Drop for OsFile {
+    /// Gives the lock back, even if a forked child still has a copy of the descriptor.
+    fn drop(&mut self) {
+        if *self.locked.get_mut() && self.forks == fork::count() {
+            // Closing the descriptor is the next best, and follows.
+            let _ = self.unlock();
+        }
     }
 }

@@ -1,51 +1,107 @@
-//! Which file systems can be shared: all but those known to lie over a network or another program.
+//! Which file systems are not of this host alone.
 //!
-//! A list of names to refuse, rather than of names to allow, so that a new local file system
-//! works; what is not known is taken for local.
+//! A store shares locks and mapped words between processes; that works where all of them ask one
+//! kernel. The list names the file systems where it does not, or where other hosts may be
+//! writing: network, cluster, guest-to-host and user-space file systems. It is a list of refusals,
+//! because new local file systems appear more often than new remote ones: a file system that is
+//! not named here is taken for local.
+//!
+//! Known and allowed: ext2/3/4, xfs, btrfs, f2fs, zfs, bcachefs, tmpfs, ramfs, overlayfs. On
+//! overlayfs a file of a lower layer is another file once it was written: a store must be created
+//! in the container that writes it, not be part of its image.
+//!
+//! Invariants:
+//! 1. Other systems than Linux and Android always answer local; untested.
+//!
+//! Threads and processes: pure, but for one system call.
 
 use std::io;
 use std::path::Path;
 
-use crate::vfs::Locality;
+use super::super::Locality;
 
-#[cfg(target_os = "linux")]
+/// Numbers from `statfs(2)` and `linux/magic.h`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const REMOTE: &[(u32, &str)] = &[
+    (0x0000_564c, "ncpfs"),
+    (0x0000_517b, "smbfs"),
+    (0x0000_6969, "nfs"),
+    (0x00c0_ffee, "hostfs"),
+    (0x00c3_6400, "ceph"),
+    (0x0102_1997, "9p"),
+    (0x0116_1970, "gfs2"),
+    (0x0131_11a8, "ibrix"),
+    (0x0bd0_0bd0, "lustre"),
+    (0x1983_0326, "beegfs"),
+    (0x2003_0528, "orangefs"),
+    (0x4750_4653, "gpfs"),
+    (0x5346_414f, "afs"),
+    (0x6163_6673, "acfs"),
+    (0x6573_5546, "fuse"),
+    (0x6b41_4653, "afs"),
+    (0x7375_7245, "coda"),
+    (0x7461_636f, "ocfs2"),
+    (0x786f_4256, "vboxsf"),
+    (0x7c7c_6673, "prl_fs"),
+    (0xaad7_aaea, "panfs"),
+    (0xbacb_acbc, "vmhgfs"),
+    (0xbeef_dead, "snfs"),
+    (0xfe53_4d42, "smb2"),
+    (0xff53_4d42, "cifs"),
+];
+
+/// Where `directory` lies.
+///
+/// # Errors
+/// What `statfs` says.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn of(directory: &Path) -> io::Result<Locality> {
-    // The magic numbers of statfs(2).
-    const REMOTE: &[(u32, &str)] = &[
-        (0x6969, "NFS"),
-        (0x517b, "SMB"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB2"),
-        (0x0102_1997, "9P"),
-        (0x6573_5546, "FUSE"),
-        (0x00c3_6400, "Ceph"),
-        (0x5346_414f, "AFS"),
-        (0x6b41_4653, "kAFS"),
-        (0x7375_7245, "Coda"),
-        (0x0bd0_0bd0, "Lustre"),
-        (0x6a65_6a63, "virtiofs"),
-        (0x1983_0326, "BeeGFS"),
-        (0x7461_636f, "OCFS2"),
-        (0x0116_1970, "GFS2"),
-        (0x4750_4653, "GPFS"),
-        (0x786f_4256, "vboxsf"),
-        (0xbacb_acbc, "vmhgfs"),
-    ];
-    let found = rustix::fs::statfs(directory)?;
-    // The field's type and sign differ between architectures; the magic number has 32 bits.
-    #[expect(
+    let found = rustix::io::retry_on_intr(|| rustix::fs::statfs(directory))?;
+    #[allow(
+        clippy::allow_attributes,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "32 bits of magic"
+        reason = "the field's type differs between machines; magic numbers have 32 bits"
     )]
-    let magic = found.f_type as u32;
-    let remote = REMOTE.iter().find(|(number, _)| *number == magic);
-    Ok(remote.map_or(Locality::Local, |(_, name)| {
-        Locality::Remote((*name).to_owned())
-    }))
+    Ok(of_magic(found.f_type as u32))
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Where `directory` lies: here, for all this room knows.
+///
+/// # Errors
+/// Never.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn of(_directory: &Path) -> io::Result<Locality> {
     Ok(Locality::Local)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn of_magic(magic: u32) -> Locality {
+    match REMOTE.iter().find(|(number, _)| *number == magic) {
+        Some((_, name)) => Locality::Remote((*name).to_owned()),
+        None => Locality::Local,
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_named_and_unknown_ones_are_local() {
+        assert_eq!(of_magic(0x6969), Locality::Remote("nfs".to_owned()));
+        assert_eq!(of_magic(0x6573_5546), Locality::Remote("fuse".to_owned()));
+        assert_eq!(of_magic(0xef53), Locality::Local, "ext4");
+        assert_eq!(of_magic(0x1234_5678), Locality::Local, "unknown");
+    }
+
+    #[test]
+    fn magic_numbers_are_listed_once() {
+        for (at, (magic, name)) in REMOTE.iter().enumerate() {
+            assert!(
+                REMOTE[..at].iter().all(|(other, _)| other != magic),
+                "{name}"
+            );
+        }
+    }
 }

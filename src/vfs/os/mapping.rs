@@ -1,101 +1,102 @@
-//! Mapped memory: segments for reading, and the page of shared words.
+//! Mapped memory: the first of two addresses of `unsafe`.
 //!
-//! The proofs lean on three facts. A mapping lives as long as the value that holds it. Nobody
-//! touches a mapped byte beyond the file's length, and no file of a store is ever shrunk. Bytes
-//! that are handed out as a slice were written before, and no writer changes them again.
+//! [`FileMapping`] is the read-only view of a segment, [`PageMapping`] the shared words of a
+//! store. Both map the file shared, so what any process writes is seen without a further call.
+//!
+//! Invariants:
+//! 1. A reference into a mapping is made only for bytes below a length the file has had, and
+//!    files are never shrunk (see the room's sign): there is always a page behind it.
+//! 2. A reference to plain bytes is made only for the range that is asked for, never for the
+//!    whole mapping: other parts of the file may be written at that moment.
+//! 3. The words of a page are only ever reached as atomics.
+//!
+//! Threads and processes: mappings are shared by all threads, and inherited by a forked child.
+//!
+//! What cannot be kept by this process alone: a file that somebody outside shortens while it is
+//! mapped ends the process with a SIGBUS when the lost part is read.
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::vfs::{SHARED_WORDS, SharedPage};
+use super::super::SHARED_WORDS;
 
-const PAGE_BYTES: usize = SHARED_WORDS * size_of::<u64>();
+/// A file mapped for reading, possibly further than it reaches yet.
+#[derive(Debug)]
+pub(super) struct FileMapping(MmapRaw);
 
-/// A file mapped for reading, up to a length that it may not have yet.
-pub(super) struct MappedFile {
-    map: MmapRaw,
-}
-
-impl MappedFile {
-    /// Maps the first `len_bytes` of `file`; `None` if the machine refuses.
-    pub(super) fn new(file: &File, len_bytes: u64) -> Option<Self> {
-        let len = usize::try_from(len_bytes).ok().filter(|&len| len > 0)?;
-        let map = MmapOptions::new().len(len).map_raw_read_only(file).ok()?;
-        Some(Self { map })
+impl FileMapping {
+    /// Maps the first `len_bytes` of `file`, which may end before; no page is touched.
+    ///
+    /// # Errors
+    /// What the machine says: no address space, too many mappings, a file system without them.
+    pub(super) fn new(file: &File, len_bytes: usize) -> io::Result<Self> {
+        MmapOptions::new()
+            .len(len_bytes)
+            .map_raw_read_only(file)
+            .map(Self)
     }
 
-    /// The mapped bytes of a range that lies within the file; `None` beyond the mapping.
+    /// The bytes from `start` to `end`, if they are mapped.
     ///
-    /// The caller has made sure that the file is at least `offset + len_bytes` long, and, as
-    /// [`VfsFile::view`](crate::vfs::VfsFile::view) asks, that no writer changes these bytes.
-    pub(super) fn bytes(&self, offset: u64, len_bytes: usize) -> Option<&[u8]> {
-        let start = usize::try_from(offset).ok()?;
-        let end = start.checked_add(len_bytes)?;
-        if end > self.map.len() {
+    /// `file_len_bytes` is a length that the kernel told or granted for this very file; beyond it
+    /// nothing is given. Nobody may change the bytes of the range as long as they are borrowed:
+    /// that is the duty of the caller of [`VfsFile::view`](super::super::VfsFile::view).
+    pub(super) fn slice(&self, start: u64, end: u64, file_len_bytes: u64) -> Option<&[u8]> {
+        let mapped_start = usize::try_from(start).ok()?;
+        let mapped_end = usize::try_from(end).ok()?;
+        if mapped_start > mapped_end || mapped_end > self.0.len() || end > file_len_bytes {
             return None;
         }
-        // SAFETY: start..end lies within the mapping (checked above), which lives as long as
-        // self; it lies within the file (the caller's part), so touching it raises no SIGBUS as
-        // long as nobody shrinks the file, which no code of this crate does; it is initialized
-        // memory of the page cache; and it is not written any more (the caller's part), so a
-        // shared reference is sound.
-        Some(unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(start), len_bytes) })
+        // SAFETY: the range lies within the mapping, which lives as long as `self`, is readable
+        // and at most isize::MAX bytes long (memmap2 refuses more). Its pages are backed, as it
+        // lies within the file (invariant 1). Nobody writes the bytes while they are borrowed: the
+        // only writes to a file go through `write_at` of this and other processes of the
+        // store, and callers of `view` ask only for bytes that no writer changes any more; files
+        // mapped here are never emptied (`OpenMode::CreateEmpty` is for names nobody has open).
+        let bytes = unsafe {
+            std::slice::from_raw_parts(self.0.as_ptr().add(mapped_start), mapped_end - mapped_start)
+        };
+        Some(bytes)
     }
 }
 
-/// The page of shared words, mapped for reading and writing.
-pub(super) struct MappedPage {
-    map: MmapRaw,
-}
+/// The first page of a file as shared 64-bit words.
+#[derive(Debug)]
+pub(super) struct PageMapping(MmapRaw);
 
-impl MappedPage {
-    /// Maps the first page of `file`, which is made as long as a page if it is shorter.
+impl PageMapping {
+    /// How long a file must be to be mapped as a page.
+    pub(super) const LEN_BYTES: usize = SHARED_WORDS * size_of::<AtomicU64>();
+
+    /// Maps the words of `file`, which is open for writing and [`Self::LEN_BYTES`] long at least.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if the file is too short; what the machine says.
     pub(super) fn new(file: &File) -> io::Result<Self> {
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is not a regular file",
-            ));
+        if file.metadata()?.len() < Self::LEN_BYTES as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if file.metadata()?.len() < PAGE_BYTES as u64 {
-            file.set_len(PAGE_BYTES as u64)?;
-        }
-        Ok(Self {
-            map: MmapOptions::new().len(PAGE_BYTES).map_raw(file)?,
-        })
-    }
-
-    fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(
-            index < SHARED_WORDS,
-            "OK because indices are constants, asserted where they are"
-        );
-        let pointer = self.map.as_mut_ptr().cast::<u64>();
-        // SAFETY: index is below SHARED_WORDS (checked above), so the word lies within the mapping,
-        // which is aligned to a page and lives as long as self; all access to the page, in every
-        // process, is atomic.
-        unsafe { AtomicU64::from_ptr(pointer.add(index)) }
+        MmapOptions::new()
+            .len(Self::LEN_BYTES)
+            .map_raw(file)
+            .map(Self)
     }
 }
 
-impl SharedPage for MappedPage {
-    fn load(&self, index: usize) -> u64 {
-        self.word(index).load(Ordering::SeqCst)
-    }
+impl Deref for PageMapping {
+    type Target = [AtomicU64];
 
-    fn store(&self, index: usize, value: u64) {
-        self.word(index).store(value, Ordering::SeqCst);
-    }
-
-    fn compare_exchange(&self, index: usize, current: u64, new: u64) -> Result<u64, u64> {
-        self.word(index)
-            .compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst)
-    }
-
-    fn fetch_add(&self, index: usize, value: u64) -> u64 {
-        self.word(index).fetch_add(value, Ordering::SeqCst)
+    #[expect(clippy::cast_ptr_alignment, reason = "mappings begin at a page")]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is LEN_BYTES long, readable and writable, and begins at a multiple
+        // of the page size, so of eight; it lives as long as `self`. Any bytes are valid words.
+        // This process reaches them as atomics only, and so do all others that hold the store:
+        // they run this code on the same page of memory. The page is backed: `new` found the file
+        // long enough, and nobody shrinks it.
+        unsafe { std::slice::from_raw_parts(self.0.as_mut_ptr().cast::<AtomicU64>(), SHARED_WORDS) }
     }
 }

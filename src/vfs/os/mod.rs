@@ -1,159 +1,138 @@
-//! The real machine: files, flock, mapped pages, the monotonic clock, threads.
+//! The operating system behind the one door.
 //!
-//! Everything the store asks of an operating system is asked in this folder. Tested on Linux;
-//! other Unix systems compile as far as their crates do, and are untested.
+//! [`OsVfs`] is stateless and shared: [`OsVfs::new`] gives the one instance of the process. What
+//! it does is spread over the files of this room, each with one duty:
+//!
+//! | file | duty |
+//! |---|---|
+//! | `directories` | names: create, list, rename, unlink, sync, identify |
+//! | `file` | one open file: read, view, write, allocate, sync, lock |
+//! | `mapping` | mapped memory; **unsafe** |
+//! | `page` | the words of a shared page |
+//! | `fork` | how often this memory was forked; **unsafe** |
+//! | `locality` | which file systems are not of this host |
+//! | `host` | process, threads, clocks, chance |
+//! | `signal`, `worker` | waiting and background work |
+//! | `unix`, `other` | what is said differently on different systems |
+//!
+//! The clock, signals and workers serve [`memory`](super::memory) too.
 //!
 //! Invariants:
-//! 1. `unsafe` stands in `mapping` and `fork` alone.
-//! 2. Interrupted and short calls are repeated here, and seen by nobody above.
-//! 3. Descriptors are never inherited by spawned programs, and opening never waits on a pipe.
+//! 1. Only regular files are opened, never through a symbolic link in the last part of the path.
+//! 2. No file is ever shrunk, but by [`OpenMode::CreateEmpty`].
+//! 3. A mapped page is touched only below a file length that the kernel has told or granted.
 //!
-//! Threads and processes: all methods may be called from any thread; file locks are between
-//! opens of a file, in this and other processes.
+//! Threads and processes: everything may be called from any thread. After a fork the child may
+//! ask [`Vfs::fork_count`] and drop what it inherited; workers do not exist in it, and locks
+//! taken before the fork belong to the parent. Linux is tested; other Unixes are meant to work
+//! and are untested; elsewhere this room compiles at best, without shared identities or a clock
+//! common to processes.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this is the door that the others go through"
-)]
+#![expect(clippy::disallowed_methods, reason = "this is the one door")]
 
-mod file;
-mod fork;
-mod locality;
-mod mapping;
-pub(super) mod shared;
-#[cfg(test)]
-mod tests;
-
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{
     DirectoryId, Locality, NodeKind, OpenMode, SharedPage, Signal, Step, Vfs, VfsFile, Worker,
 };
 use file::OsFile;
-use mapping::MappedPage;
+use mapping::PageMapping;
+use page::Page;
+
+mod directories;
+mod file;
+pub(super) mod fork;
+pub(super) mod host;
+mod locality;
+mod mapping;
+pub(super) mod page;
+pub(super) mod signal;
+pub(super) mod worker;
+
+#[cfg(not(unix))]
+#[path = "other.rs"]
+mod system;
+#[cfg(unix)]
+#[path = "unix.rs"]
+mod system;
+
+#[cfg(all(test, unix))]
+mod tests;
 
 /// The operating system.
 #[derive(Debug)]
 pub(crate) struct OsVfs {
-    mapped: bool,
+    /// Whether [`VfsFile::map`] does anything.
+    maps_files: bool,
 }
 
-static MAPPED: LazyLock<Arc<dyn Vfs>> = LazyLock::new(|| Arc::new(OsVfs { mapped: true }));
-static UNMAPPED: LazyLock<Arc<dyn Vfs>> = LazyLock::new(|| Arc::new(OsVfs { mapped: false }));
-
 impl OsVfs {
-    /// The operating system, with files mapped for reading.
+    /// The machine, files mapped for reading; one instance is shared by all callers.
     ///
-    /// A mapped file that another program cuts off ends the process with `SIGBUS` when the lost
-    /// part is read; nothing in this crate ever cuts one off.
-    #[expect(clippy::new_ret_no_self, reason = "all callers want the trait")]
+    /// If somebody outside shortens a file that is mapped, reading the lost part ends the process
+    /// with a SIGBUS. Where such people are about, [`OsVfs::without_mapping`] is the choice.
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "callers hold machines as Arc<dyn Vfs> alone"
+    )]
     pub(crate) fn new() -> Arc<dyn Vfs> {
-        fork::watch();
-        MAPPED.clone()
+        static SHARED: OnceLock<Arc<OsVfs>> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(true)).clone()
     }
 
-    /// The operating system, with every read a system call.
+    /// The machine, files read by system calls alone; one instance is shared by all callers.
+    ///
+    /// A file shortened by somebody outside is then an error of the read. The shared page
+    /// ([`Vfs::shared_page`]) is mapped all the same.
     pub(crate) fn without_mapping() -> Arc<dyn Vfs> {
+        static SHARED: OnceLock<Arc<OsVfs>> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(false)).clone()
+    }
+
+    fn start(maps_files: bool) -> Arc<Self> {
         fork::watch();
-        UNMAPPED.clone()
+        Arc::new(Self { maps_files })
     }
 }
 
 impl Vfs for OsVfs {
     fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
-        match fs::create_dir(directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let parent = directory
-                    .parent()
-                    .filter(|parent| !parent.as_os_str().is_empty());
-                self.create_dir_all(parent.ok_or(error)?)?;
-                fs::create_dir(directory)?;
-            }
-            Err(_) if directory.is_dir() => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        // CRASH: without this the new directory, and all in it, may be gone.
-        match directory.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
-            Some(_) => self.sync_dir(Path::new(".")),
-            None => Ok(()),
-        }
+        directories::create_all(directory)
     }
 
     fn node(&self, path: &Path) -> io::Result<Option<NodeKind>> {
-        match fs::metadata(path) {
-            Ok(found) if found.is_file() => Ok(Some(NodeKind::File)),
-            Ok(found) if found.is_dir() => Ok(Some(NodeKind::Directory)),
-            Ok(_) => Ok(Some(NodeKind::Other)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A symbolic link that leads nowhere is there, all the same.
-                Ok(fs::symlink_metadata(path)
-                    .is_ok()
-                    .then_some(NodeKind::Other))
-            }
-            Err(error) => Err(error),
-        }
+        directories::node(path)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        directories::list(directory)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let write = mode != OpenMode::Read;
-        let create = matches!(mode, OpenMode::WriteOrCreate | OpenMode::CreateEmpty);
-        let file = File::options()
-            .read(true)
-            .write(write)
-            .create(create)
-            .truncate(mode == OpenMode::CreateEmpty)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
-        let found = file.metadata()?;
-        if !found.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is not a regular file",
-            ));
-        }
-        Ok(Arc::new(OsFile::new(file, found.len(), self.mapped)))
+        Ok(Arc::new(OsFile::open(path, mode, self.maps_files)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        std::fs::rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        std::fs::remove_file(path)
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        File::open(directory)?.sync_all()
+        directories::sync(directory)
     }
 
     fn directory_id(&self, directory: &Path) -> io::Result<DirectoryId> {
-        let found = fs::metadata(directory)?;
-        Ok(DirectoryId {
-            machine: 0,
-            device: found.dev(),
-            inode: found.ino(),
-        })
+        directories::id(directory)
     }
 
     fn absolute(&self, directory: &Path) -> io::Result<PathBuf> {
-        fs::canonicalize(directory)
+        std::fs::canonicalize(directory)
     }
 
     fn locality(&self, directory: &Path) -> io::Result<Locality> {
@@ -161,18 +140,13 @@ impl Vfs for OsVfs {
     }
 
     fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
-        Ok(Arc::new(MappedPage::new(&file)?))
+        let file = OsFile::open(path, OpenMode::WriteOrCreate, false)?;
+        file.reserve_page(PageMapping::LEN_BYTES)?;
+        Ok(Arc::new(Page(PageMapping::new(file.as_std())?)))
     }
 
     fn process_id(&self) -> u32 {
-        std::process::id()
+        host::process_id()
     }
 
     fn fork_count(&self) -> u64 {
@@ -180,30 +154,30 @@ impl Vfs for OsVfs {
     }
 
     fn thread_id(&self) -> u64 {
-        shared::thread_id()
+        host::thread_id()
     }
 
     fn monotonic(&self) -> Duration {
-        shared::monotonic()
+        host::monotonic()
     }
 
     fn unix_time(&self) -> Duration {
-        shared::unix_time()
+        host::unix_time()
     }
 
     fn unique_id(&self) -> [u8; 16] {
-        shared::unique_id()
+        host::unique_id()
     }
 
     fn sleep(&self, duration: Duration) {
-        std::thread::sleep(duration);
+        host::sleep(duration);
     }
 
     fn signal(&self) -> Arc<dyn Signal> {
-        shared::signal()
+        Arc::new(signal::OsSignal::default())
     }
 
     fn spawn(&self, name: &str, step: Step) -> io::Result<Box<dyn Worker>> {
-        shared::spawn(name, step)
+        Ok(Box::new(worker::OsWorker::start(name, step)?))
     }
 }

@@ -1,0 +1,152 @@
+//! Names: directories and what they hold.
+//!
+//! Invariants:
+//! 1. A directory that is not empty has a durable entry in its parent, if it was made here: the
+//!    entry is synced before [`create_all`] puts anything into the directory or returns.
+//!
+//! Threads and processes: plain functions; several processes may create one directory at once.
+//!
+//! What a crash leaves behind: some of the directories to be created, each of them empty or
+//! durable. The next [`create_all`] relies on that (invariant 1).
+
+use std::fs::Metadata;
+use std::io;
+use std::path::Path;
+
+use super::super::{DirectoryId, NodeKind};
+use super::system;
+
+/// Creates `directory` and its missing parents, and makes their entries durable.
+///
+/// # Errors
+/// [`io::ErrorKind::NotADirectory`] if something else is in the way; what the machine says.
+pub(super) fn create_all(directory: &Path) -> io::Result<()> {
+    let mut missing: Vec<&Path> = Vec::new();
+    let mut nearest = directory;
+    while !is_directory(nearest)? {
+        missing.push(nearest);
+        let parent = parent_of(nearest);
+        if parent == nearest {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        nearest = parent;
+    }
+    // CRASH: whoever made `nearest` may have died before its entry was durable, or may not be
+    // done yet. Then it is still empty (invariant 1), and the sync is ours to do.
+    if std::fs::read_dir(nearest).is_ok_and(|mut names| names.next().is_none()) {
+        sync_entry_of_stranger(nearest)?;
+    }
+    for path in missing.into_iter().rev() {
+        match std::fs::create_dir(path) {
+            // Another process was faster; it may not have synced the entry yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(path)? => {}
+            created => created?,
+        }
+        sync(parent_of(path))?;
+    }
+    Ok(())
+}
+
+/// The directory that holds the name `path`.
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        // The root, or the empty path.
+        None => path,
+    }
+}
+
+/// Whether `path` is a directory rather than nothing.
+fn is_directory(path: &Path) -> io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(found) => Err(not_a_directory(&found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn not_a_directory(found: &Metadata) -> io::Error {
+    let what = if found.is_file() {
+        "a file"
+    } else {
+        system::type_name(found.file_type())
+    };
+    io::Error::new(
+        io::ErrorKind::NotADirectory,
+        format!("this is {what}, not a directory"),
+    )
+}
+
+/// Syncs the entry of an existing directory, where this process may read its parent.
+fn sync_entry_of_stranger(directory: &Path) -> io::Result<()> {
+    let full = std::fs::canonicalize(directory)?;
+    match full.parent().map_or(Ok(()), sync) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done,
+    }
+}
+
+/// Makes the entries of `directory` durable.
+///
+/// File systems that cannot sync a directory (EINVAL) are taken at their word that there is
+/// nothing to do.
+///
+/// # Errors
+/// What the machine says. A failed sync must not be tried again.
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
+    match system::open_directory(directory).and_then(|opened| opened.sync_all()) {
+        Err(error) if system::cannot_sync_directories(&error) => Ok(()),
+        done => done,
+    }
+}
+
+/// What `path` names, after following symbolic links; `None` if nothing is there.
+///
+/// # Errors
+/// What the machine says, but for "not found".
+pub(super) fn node(path: &Path) -> io::Result<Option<NodeKind>> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(Some(NodeKind::File)),
+        Ok(found) if found.is_dir() => Ok(Some(NodeKind::Directory)),
+        Ok(_) => Ok(Some(NodeKind::Other)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || system::is_link_loop(&error) => {
+            match std::fs::symlink_metadata(path) {
+                Ok(_) => Ok(Some(NodeKind::Other)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The names in `directory`; names that are not UTF-8 are left out.
+///
+/// # Errors
+/// What the machine says.
+pub(super) fn list(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// The identity of an existing directory.
+///
+/// # Errors
+/// [`io::ErrorKind::NotADirectory`] if it is something else; what the machine says.
+pub(super) fn id(directory: &Path) -> io::Result<DirectoryId> {
+    let found = std::fs::metadata(directory)?;
+    if !found.is_dir() {
+        return Err(not_a_directory(&found));
+    }
+    let (device, inode) = system::identity(directory, &found)?;
+    Ok(DirectoryId {
+        machine: 0,
+        device,
+        inode,
+    })
+}

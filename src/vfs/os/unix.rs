@@ -1,0 +1,103 @@
+//! What is said differently on different systems: the Unix way.
+//!
+//! Invariants:
+//! 1. Every call that a signal may interrupt is repeated.
+//!
+//! Threads and processes: plain functions. Linux is tested, other Unixes are not.
+
+use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Makes `options` refuse symbolic links, not wait on pipes, and not leak to spawned programs.
+pub(super) fn harden(options: &mut OpenOptions) {
+    options.custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK);
+}
+
+/// Opens a directory, to sync it.
+pub(super) fn open_directory(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_DIRECTORY)
+        .open(path)
+}
+
+/// Whether a sync of a directory failed because the file system has no such thing.
+pub(super) fn cannot_sync_directories(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
+}
+
+/// Whether a path could not be followed because its links go round and round.
+pub(super) fn is_link_loop(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ELOOP)
+}
+
+/// What a file type is called in messages.
+pub(super) fn type_name(file_type: FileType) -> &'static str {
+    if file_type.is_dir() {
+        "a directory"
+    } else if file_type.is_symlink() {
+        "a symbolic link"
+    } else if file_type.is_fifo() {
+        "a named pipe"
+    } else if file_type.is_socket() {
+        "a socket"
+    } else if file_type.is_block_device() || file_type.is_char_device() {
+        "a device"
+    } else {
+        "something unknown"
+    }
+}
+
+/// Device and inode of the directory `path`.
+#[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
+pub(super) fn identity(_path: &Path, metadata: &Metadata) -> io::Result<(u64, u64)> {
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Whether a file is more than a hole.
+pub(super) fn has_space(metadata: &Metadata) -> bool {
+    metadata.blocks() > 0
+}
+
+/// One read at `offset`, possibly short.
+pub(super) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(out, offset)
+}
+
+/// Writes all of `bytes`; repeats interrupted and short calls.
+pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)
+}
+
+/// Reserves the first `len_bytes` of `file` and grows it to them; false where the file system
+/// cannot.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn reserve(file: &File, len_bytes: u64) -> io::Result<bool> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::{Errno, retry_on_intr};
+
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len_bytes)) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reserves nothing: the calls of these systems differ too much to be used untested.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn reserve(_file: &File, _len_bytes: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Time since the host started, the same in all its processes.
+pub(in crate::vfs) fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanoseconds)
+}
