@@ -50,8 +50,7 @@ impl ProcessLock {
         } else {
             LockKind::Exclusive
         };
-        // A directory that may only be read may have no page; then the holder stays unknown.
-        let page = vfs.shared_page(&directory.join(file_name::STATE)).ok();
+        let page = open_page(vfs, directory, read_only);
         wait(
             vfs,
             directory,
@@ -99,6 +98,16 @@ fn open_lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<
         OpenMode::WriteOrCreate
     };
     vfs.open(&path, mode).map(Some).map_err(open_error)
+}
+
+/// Opens `STATE`. Without it, in a directory that may only be read or that is only to be read and
+/// has none, the holder stays unknown.
+fn open_page(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Option<Arc<dyn SharedPage>> {
+    let path = directory.join(file_name::STATE);
+    if read_only && vfs.node(&path).ok().flatten() != Some(NodeKind::File) {
+        return None;
+    }
+    vfs.shared_page(&path).ok()
 }
 
 fn wait(

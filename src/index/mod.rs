@@ -16,7 +16,7 @@ mod order;
 mod points;
 mod versions;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -27,6 +27,9 @@ use versions::Versions;
 
 /// Memory of an entry beyond its key, for statistics: the entry, its node in the skiplist.
 const ENTRY_OVERHEAD_BYTES: u64 = size_of::<Entry>() as u64 + 16 + 48;
+
+/// Memory of a waiting entry, for statistics.
+const WAITING_BYTES: u64 = (size_of::<Waiting>() + size_of::<usize>()) as u64;
 
 /// How many waiting entries one call to [`Index::prune`] looks at.
 const PRUNE_AT_ONCE: usize = 256;
@@ -79,11 +82,19 @@ struct Waiting {
     entry: Arc<Entry>,
 }
 
+/// The waiting entries, each once however often it is overwritten meanwhile.
+#[derive(Default)]
+struct WaitingRoom {
+    queue: VecDeque<Waiting>,
+    /// The addresses of the entries in the queue, which keeps them alive.
+    members: HashSet<usize>,
+}
+
 /// The index of an open store.
 pub(crate) struct Index {
     points: points::Points,
     order: order::Order,
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: Mutex<WaitingRoom>,
     keys: AtomicU64,
     entries: AtomicU64,
     key_bytes: AtomicU64,
@@ -95,7 +106,7 @@ impl Index {
         Self {
             points: points::Points::new(),
             order: order::Order::new(),
-            waiting: Mutex::new(VecDeque::new()),
+            waiting: Mutex::default(),
             keys: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             key_bytes: AtomicU64::new(0),
@@ -112,6 +123,7 @@ impl Index {
         self.entries.load(Ordering::Relaxed) * ENTRY_OVERHEAD_BYTES
             + self.key_bytes.load(Ordering::Relaxed)
             + self.points.table_bytes()
+            + self.lock_waiting().queue.len() as u64 * WAITING_BYTES
     }
 
     /// What a pinned reader at `sequence` sees of `key`; tombstones are `None`.
@@ -190,8 +202,14 @@ impl Index {
                 return false;
             };
             let entry = &waiting.entry;
-            entry.change(|versions| versions.prune(horizon));
-            if entry.newest().is_tombstone() {
+            let newest = entry.change(|versions| {
+                versions.prune(horizon);
+                versions.newest()
+            });
+            if newest.sequence > horizon.oldest() {
+                // It was overwritten while it waited, and somebody may see what is below.
+                self.wait(newest.sequence, entry);
+            } else if newest.is_tombstone() {
                 self.remove(entry, horizon);
             }
         }
@@ -256,18 +274,62 @@ impl Index {
     }
 
     fn wait(&self, sequence: u64, entry: &Arc<Entry>) {
-        self.lock_waiting().push_back(Waiting {
-            sequence,
-            entry: entry.clone(),
-        });
+        let mut waiting = self.lock_waiting();
+        if waiting.members.insert(Arc::as_ptr(entry).addr()) {
+            waiting.queue.push_back(Waiting {
+                sequence,
+                entry: entry.clone(),
+            });
+        }
     }
 
     fn next_waiting(&self, oldest: u64) -> Option<Waiting> {
         let mut waiting = self.lock_waiting();
-        waiting.pop_front_if(|front| front.sequence <= oldest)
+        let next = waiting
+            .queue
+            .pop_front_if(|front| front.sequence <= oldest)?;
+        waiting.members.remove(&Arc::as_ptr(&next.entry).addr());
+        Some(next)
     }
 
-    fn lock_waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+    fn lock_waiting(&self) -> MutexGuard<'_, WaitingRoom> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Horizon, Index, Version};
+    use crate::log::location::Location;
+
+    #[test]
+    fn what_an_ended_snapshot_saw_is_dropped_though_the_key_was_overwritten_meanwhile() {
+        let index = Index::new();
+        let at = |visible, pinned: &[u64]| Horizon {
+            visible,
+            pinned: pinned.to_vec(),
+        };
+        let apply = |sequence, horizon: Horizon| {
+            let location = Location::new(1, 64, 0, Some(0));
+            index.apply(b"a", Version { sequence, location }, &horizon);
+        };
+        let count = || {
+            index
+                .points
+                .get(b"a", |entry| entry.change(|versions| versions.count()))
+        };
+        apply(10, at(9, &[]));
+        apply(20, at(10, &[10]));
+        apply(30, at(20, &[10]));
+        let waiting_bytes = index.memory_bytes();
+        apply(40, at(30, &[10, 30]));
+        assert_eq!(count(), Some(3));
+        assert_eq!(index.memory_bytes(), waiting_bytes, "it waits once");
+        index.prune(&at(40, &[30]));
+        assert_eq!(count(), Some(2));
+        assert_eq!(index.memory_bytes(), waiting_bytes, "and goes on waiting");
+        index.prune(&at(40, &[]));
+        assert_eq!(count(), Some(1));
+        assert!(index.memory_bytes() < waiting_bytes);
     }
 }

@@ -73,6 +73,12 @@ impl Versions {
         self.older.len() > 1
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        1 + self.older.len()
+    }
+
     /// Puts `version` in place of all others: for replaying, when nobody reads yet.
     pub(crate) fn replace(&mut self, version: Version) {
         self.newest = version;
@@ -142,7 +148,7 @@ mod tests {
         assert_eq!(versions.at(19).map(|v| v.sequence), Some(10));
         assert_eq!(versions.at(39).map(|v| v.sequence), Some(30));
         assert_eq!(versions.at(40).map(|v| v.sequence), Some(40));
-        versions.prune(&at(40, &[15]));
+        versions.prune(&at(40, &[15, 40]));
         assert_eq!(sequences(&versions), [40, 10]);
         versions.prune(&at(40, &[]));
         assert_eq!(sequences(&versions), [40]);

@@ -249,9 +249,18 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
     where
         S: Encode<V>,
     {
-        let inner = self.begin()?;
+        // Whatever the iterator does, reading this transaction say, it does it before the nested
+        // one is open.
+        let mut encoded = Vec::new();
         for (key, value) in pairs {
-            inner.set(key.as_ref(), &value)?;
+            let key = key.as_ref().as_bytes();
+            let mut bytes = Vec::new();
+            encode(&self.serializer, key, &value, &mut bytes)?;
+            encoded.push((key.to_vec(), bytes));
+        }
+        let inner = self.begin()?;
+        for (key, bytes) in encoded {
+            inner.core()?.overlay.change(&key, Some(&bytes))?;
         }
         inner.commit()
     }
@@ -262,9 +271,10 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
     /// # Errors
     /// As [`Transaction::delete`].
     pub fn bulk_delete(&self, keys: impl IntoIterator<Item = impl AsRef<K>>) -> Result<Vec<bool>> {
+        let keys: Vec<_> = keys.into_iter().collect();
         let inner = self.begin()?;
         let gone = keys
-            .into_iter()
+            .iter()
             .map(|key| inner.delete(key.as_ref()))
             .collect::<Result<_>>()?;
         inner.commit()?;

@@ -2,9 +2,21 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
+mod basics;
 mod damage;
 mod file_index;
 mod format_golden;
+mod iterators;
+mod late_wake;
 mod model;
+mod nesting;
+mod opening;
 mod processes;
-mod smoke;
+mod queries;
+mod semantics;
+mod serializers;
+mod snapshots;
+mod support;
+mod threads;
+mod transactions;
+mod walkthrough;
