@@ -249,6 +249,12 @@ fn load_or_create(
                 path: directory.to_owned(),
             });
         }
+        if settings.access != Access::ReadOnly {
+            // CRASH: whoever renamed this manifest may have been killed before it synced the
+            // directory. Records of what only this manifest says, and removals of what only the
+            // one before lists, must not become durable before it.
+            vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
+        }
         return Ok(manifest);
     }
     let path = directory.join(log::file_name::MANIFEST);
