@@ -90,6 +90,8 @@ pub(crate) struct Opening {
     pub(crate) durability: Durability,
     /// What this opening calls itself.
     pub(crate) label: Arc<str>,
+    /// Whether somebody is closing this opening, or has.
+    closing: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -284,13 +286,16 @@ impl Opening {
     pub(crate) fn close(&self) -> Result<()> {
         self.check_open()?;
         self.engine.check_open()?;
-        if self.closed.swap(true, Ordering::AcqRel) {
+        if self.closing.swap(true, Ordering::AcqRel) {
             return Err(self.engine.closed_error());
         }
         let released = registry::release(&self.engine, self.lock_timeout);
         if released.is_err() && !self.engine.is_closed() {
-            // A transaction is open: it may commit, and the last handle closes the store.
-            self.closed.store(false, Ordering::Release);
+            // A transaction is still open: nothing has ended, and the last handle closes the store.
+            self.closing.store(false, Ordering::Release);
+        } else {
+            // Not before: the transaction that was waited for goes on until its end.
+            self.closed.store(true, Ordering::Release);
         }
         released
     }

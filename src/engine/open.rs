@@ -54,6 +54,7 @@ pub(crate) fn open(
         lock_timeout: settings.lock_timeout,
         durability: settings.durability,
         label: settings.label.clone(),
+        closing: AtomicBool::new(false),
         closed: AtomicBool::new(false),
     });
     if was_open {
@@ -249,12 +250,11 @@ fn load_or_create(
                 path: directory.to_owned(),
             });
         }
-        if settings.access != Access::ReadOnly {
-            // CRASH: whoever renamed this manifest may have been killed before it synced the
-            // directory. Records of what only this manifest says, and removals of what only the
-            // one before lists, must not become durable before it.
-            vfs.sync_dir(directory).map_err(|error| Error::io("sync", directory, error))?;
-        }
+        // CRASH: whoever renamed this manifest may have been killed before it synced the directory.
+        // Records of what only this manifest says, removals of what only the one before lists, and
+        // what readers are shown must not come before it.
+        vfs.sync_dir(directory)
+            .map_err(|error| Error::io("sync", directory, error))?;
         return Ok(manifest);
     }
     let path = directory.join(log::file_name::MANIFEST);
@@ -388,14 +388,13 @@ impl Recovery<'_> {
             marked,
         };
         let tail = repair::examine(segment, offset, file_bytes)?;
-        if self.settings.access == Access::ReadOnly {
-            return Ok(active);
-        }
         match tail {
-            TailState::Torn { end } => self.repair(segment, offset, end)?,
+            TailState::Torn { end } if self.settings.access != Access::ReadOnly => {
+                self.repair(segment, offset, end)?;
+            }
             // What a killed process wrote may not be durable yet, and readers are about to see it,
             // and later records are about to say that it is.
-            TailState::Clean => {
+            TailState::Torn { .. } | TailState::Clean => {
                 segment
                     .file
                     .sync()
