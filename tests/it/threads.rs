@@ -473,19 +473,3 @@ fn a_directory_is_opened_and_closed_by_many_threads_at_once() {
     assert_eq!(store.query().count().unwrap(), 8 * 30);
     store.verify().unwrap();
 }
-
-#[test]
-fn a_close_that_waited_in_vain_closes_nothing_and_can_be_tried_again() {
-    for place in with_threads() {
-        let options = place.options().lock_timeout(Duration::from_millis(20));
-        let store = place.open_with(options).unwrap();
-        let tx = store.begin().unwrap();
-        let late = thread::scope(|scope| scope.spawn(|| store.clone().close()).join());
-        assert_refused(late.unwrap(), ErrorKind::LockTimeout, &["has held it"]);
-        tx.set("a", &1).unwrap();
-        tx.commit().unwrap();
-        let clone = store.clone();
-        store.close().unwrap();
-        assert_refused(clone.has("a"), ErrorKind::Closed, &[]);
-    }
-}

@@ -1,0 +1,51 @@
+//! Closing beside other threads: it waits for a transaction, and ends all or nothing.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use happystore::ErrorKind;
+
+use crate::support::{assert_refused, real, with_threads};
+
+#[test]
+fn a_close_that_waited_in_vain_closes_nothing_and_can_be_tried_again() {
+    for place in with_threads() {
+        let options = place.options().lock_timeout(Duration::from_millis(20));
+        let store = place.open_with(options).unwrap();
+        let tx = store.begin().unwrap();
+        let late = thread::scope(|scope| scope.spawn(|| store.clone().close()).join());
+        assert_refused(late.unwrap(), ErrorKind::LockTimeout, &["has held it"]);
+        tx.set("a", &1).unwrap();
+        tx.commit().unwrap();
+        let clone = store.clone();
+        store.close().unwrap();
+        assert_refused(clone.has("a"), ErrorKind::Closed, &[]);
+    }
+}
+
+#[test]
+fn a_close_waits_for_the_transaction_of_another_thread_which_commits() {
+    let place = real();
+    let options = place.options().lock_timeout(Duration::from_mins(1));
+    let store = place.open_with(options).unwrap();
+    let tx = store.begin().unwrap();
+    let closed = thread::scope(|scope| {
+        let close = scope.spawn(|| store.clone().close());
+        let begun = Instant::now();
+        while store.stats().unwrap().lock_waits == 0 {
+            assert!(
+                begun.elapsed() < Duration::from_mins(1),
+                "close does not wait"
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
+        tx.set("a", &1).unwrap();
+        assert_eq!(tx.get::<i32>("a").unwrap(), Some(1));
+        tx.commit().unwrap();
+        close.join().unwrap()
+    });
+    closed.unwrap();
+    assert_refused(store.get::<i32>("a"), ErrorKind::Closed, &[]);
+    drop(store);
+    assert_eq!(place.open().get::<i32>("a").unwrap(), Some(1));
+}
