@@ -160,3 +160,19 @@ fn a_store_of_format_1_reads_the_same_for_ever() {
     let store: Store = Options::new().open(directory.path()).unwrap();
     assert_eq!(store.get::<i32>("more").unwrap(), Some(1));
 }
+
+#[test]
+fn opening_and_closing_again_writes_no_byte() {
+    let world = write_store();
+    let before = world.image_now();
+    for _ in 0..3 {
+        let store = options(&world.process()).open("/s").unwrap();
+        check_content(&store);
+        store.close().unwrap();
+    }
+    let after = world.image_now();
+    for file in FILES {
+        let path = format!("/s/{file}");
+        assert!(before.read(&path) == after.read(&path), "{file}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use happystore::limits::KEY_BYTES_MAX;
 use happystore::vfs::Vfs;
 use happystore::vfs::sim::{Image, World};
 use happystore::{Durability, Options, Raw, Result, Store};
@@ -100,6 +101,12 @@ impl Builder {
         drop(std::mem::replace(&mut self.store, store.unwrap()));
     }
 
+    /// Closes the store, and opens it again.
+    fn reopen_closed(&mut self) {
+        self.store.clone().close().unwrap();
+        self.store = open(&self.process, self.segment_bytes).unwrap();
+    }
+
     /// Remembers the manifest as it is now.
     fn keep_manifest(&mut self) {
         self.old_manifest = self
@@ -182,24 +189,7 @@ pub(crate) fn closed_cleanly() -> Fixture {
     for n in 0..20 {
         builder.set(&format!("key/{n}"), b"before");
     }
-    let Builder {
-        world,
-        process,
-        segment_bytes,
-        store,
-        history,
-        old_manifest,
-    } = builder;
-    store.close().unwrap();
-    let store = open(&process, segment_bytes).unwrap();
-    let mut builder = Builder {
-        world,
-        process,
-        segment_bytes,
-        store,
-        history,
-        old_manifest,
-    };
+    builder.reopen_closed();
     for n in 13..27 {
         builder.set(&format!("key/{n}"), b"after");
     }
@@ -269,4 +259,21 @@ pub(crate) fn repaired() -> Fixture {
         builder.set(&format!("key/{n}"), b"epoch two");
     }
     builder.killed("repaired")
+}
+
+/// A seal mark with one commit behind it, which alone proves that the mark was whole.
+pub(crate) fn one_after_the_mark() -> Fixture {
+    let mut builder = Builder::new(18, 512);
+    builder.set("before", b"value");
+    builder.keep_manifest();
+    builder.reopen_closed();
+    builder.set("after", b"value");
+    builder.killed("one after the mark")
+}
+
+/// A key at the limit.
+pub(crate) fn longest_key() -> Fixture {
+    let mut builder = Builder::new(17, 128 << 10);
+    builder.set(&"k".repeat(KEY_BYTES_MAX), b"value");
+    builder.killed("longest key")
 }

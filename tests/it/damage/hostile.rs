@@ -11,7 +11,7 @@ use happystore::limits::KEY_BYTES_MAX;
 use happystore::vfs::sim::World;
 use happystore::{Error, ErrorKind};
 
-use super::fixtures::{Fixture, active_only, closed_cleanly, open, sealed_segments};
+use super::fixtures::{Fixture, active_only, closed_cleanly, longest_key, open, sealed_segments};
 use super::format::{
     Listed, put_u32, put_u64, records, seal_header, seal_manifest, seal_record, u32_at, u64_at,
     with_segments,
@@ -103,6 +103,9 @@ const LIES: &[Lie] = &[
     }),
     ("value length beyond all", |r| put_u32(r, 44, (1 << 31) - 1)),
     ("a tombstone with a value", |r| put_u32(r, 44, 1 << 31 | 1)),
+    ("a tombstone over a value", |r| {
+        put_u32(r, 44, u32_at(r, 44) | 1 << 31)
+    }),
 ];
 
 #[test]
@@ -110,7 +113,7 @@ fn lies_in_a_record_that_a_later_one_proves_are_errors() {
     let fixture = active_only();
     let mut found = Vec::new();
     for (what, lie) in LIES {
-        let change = record_lie(&fixture, "00000001.seg", 3, lie);
+        let change = record_lie(&fixture, "00000001.seg", 2, lie);
         found.push((*what, verdict(&fixture, what, &change)));
     }
     let wrong: Vec<_> = found
@@ -140,6 +143,18 @@ fn lies_in_the_last_record_are_errors_or_a_torn_tail() {
             "{what}: {verdict:?}"
         );
     }
+}
+
+#[test]
+fn a_key_longer_than_any_key_is_an_error() {
+    let fixture = longest_key();
+    let lie: fn(&mut [u8]) = |r| {
+        put_u32(r, 40, u32_at(r, 40) + 1);
+        put_u32(r, 44, u32_at(r, 44) - 1);
+    };
+    let change = record_lie(&fixture, "00000001.seg", 0, &lie);
+    let found = verdict(&fixture, "a longer key", &change);
+    assert_eq!(found, Verdict::Corrupt);
 }
 
 #[test]

@@ -135,3 +135,17 @@ fn damage_to_a_repaired_store_is_found() {
     ];
     check(&fixtures::repaired(), &pinned);
 }
+
+#[test]
+fn damage_to_a_seal_mark_before_the_last_commit_is_found() {
+    let pinned = [
+        "bits: 2336 Exact, 2040 Corrupt, 480 Less(1)",
+        "bytes: 292 Exact, 379 Corrupt, 90 Less(1)",
+        "truncations: 607 Corrupt",
+        "sectors: 2 Corrupt",
+        "records: 2 Corrupt, 1 Less(1)",
+        "files: 6 Exact, 14 Corrupt",
+        "lock and state: 1074 Exact",
+    ];
+    check(&fixtures::one_after_the_mark(), &pinned);
+}

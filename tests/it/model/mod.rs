@@ -118,3 +118,26 @@ fn a_store_in_real_files_does_what_the_model_does() {
         FILE_OPERATIONS,
     );
 }
+
+#[test]
+fn deleted_keys_leave_the_index_once_nobody_sees_them() {
+    const KEYS: u64 = 2000;
+    let store = happystore::Store::in_memory();
+    let key = |n: u64| format!("{n:01000}");
+    let empty = store.stats().unwrap().index_bytes;
+    for n in 0..KEYS {
+        store.set(&key(n), &n).unwrap();
+    }
+    let snapshot = store.snapshot().unwrap();
+    for n in 0..KEYS {
+        assert!(store.delete(&key(n)).unwrap());
+    }
+    assert_eq!(snapshot.query().count().unwrap(), KEYS);
+    assert!(store.stats().unwrap().index_bytes > KEYS * 1000);
+    drop(snapshot);
+    for n in 0..100 {
+        store.set("other", &n).unwrap();
+    }
+    let left = store.stats().unwrap().index_bytes;
+    assert!(left < empty + KEYS * 100, "{left} bytes are left");
+}

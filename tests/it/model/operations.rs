@@ -5,12 +5,16 @@
 
 use std::ops::Bound;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use happystore::Durability;
 use happystore::limits::KEY_BYTES_MAX;
 use happystore::vfs::sim::Random;
 use quickcheck::{Arbitrary, Gen};
+
+/// How long a failure is shrunk.
+const SHRINK_MAX: Duration = Duration::from_secs(20);
 
 /// The number of a key, see [`Keys`].
 pub(crate) type KeyId = u16;
@@ -178,8 +182,12 @@ impl Arbitrary for Workload {
     }
 
     fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
+        // The first failure of the process is shrunk for a while; then it is small enough.
+        static FAILED: OnceLock<Instant> = OnceLock::new();
+        let failed = FAILED.get_or_init(Instant::now);
         let setup = self.setup;
-        Box::new(self.ops.shrink().map(move |ops| Self { setup, ops }))
+        let smaller = self.ops.shrink().map(move |ops| Self { setup, ops });
+        Box::new(smaller.take_while(move |_| failed.elapsed() < SHRINK_MAX))
     }
 }
 
