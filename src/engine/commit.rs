@@ -90,7 +90,7 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
             .visible
             .store(appended.stamp.sequence, Ordering::Release);
         engine.counters.commits.fetch_add(1, Ordering::Relaxed);
-        engine.index.prune(&engine.horizon());
+        engine.index.prune(&engine.horizon(), count as usize);
         if let Durability::Deferred(delay) = durability {
             engine.sync_within(delay)?;
         }

@@ -202,7 +202,7 @@ fn open_engine(
         process_lock,
     });
     engine.deferred.attach(&engine);
-    while engine.index.prune(&engine.horizon()) {}
+    while engine.index.prune(&engine.horizon(), 0) {}
     tracing::debug!(path = %directory.display(), keys = engine.index.keys(), "store opened");
     Ok(engine)
 }

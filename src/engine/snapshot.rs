@@ -107,7 +107,7 @@ impl Drop for Pin {
             return;
         }
         if engine.pins.remove(self.sequence) {
-            engine.index.prune(&engine.horizon());
+            engine.index.prune(&engine.horizon(), 0);
         }
     }
 }

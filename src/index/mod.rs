@@ -31,7 +31,8 @@ const ENTRY_OVERHEAD_BYTES: u64 = size_of::<Entry>() as u64 + 16 + 48;
 /// Memory of a waiting entry, for statistics.
 const WAITING_BYTES: u64 = (size_of::<Waiting>() + size_of::<usize>()) as u64;
 
-/// How many waiting entries one call to [`Index::prune`] looks at.
+/// How many waiting entries a call to [`Index::prune`] looks at beside those that its caller may
+/// have added: more than are added, so that the queue cannot grow for ever.
 const PRUNE_AT_ONCE: usize = 256;
 
 /// A key and its versions.
@@ -195,9 +196,9 @@ impl Index {
     }
 
     /// Drops versions and entries that nobody at `horizon` can see; some of them, if there are
-    /// many. True if more may be left.
-    pub(crate) fn prune(&self, horizon: &Horizon) -> bool {
-        for _ in 0..PRUNE_AT_ONCE {
+    /// many: `added`, which is what a batch may have added, and some more. True if more may be left.
+    pub(crate) fn prune(&self, horizon: &Horizon, added: usize) -> bool {
+        for _ in 0..added.saturating_add(PRUNE_AT_ONCE) {
             let Some(waiting) = self.next_waiting(horizon.oldest()) else {
                 return false;
             };
