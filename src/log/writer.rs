@@ -194,6 +194,8 @@ impl Writer {
         let segment = Arc::new(Segment::create(vfs, &log.directory, &header)?);
         let sync_fault = |error| Fault::poison("sync", &log.directory, error);
         vfs.sync_dir(&log.directory).map_err(sync_fault)?;
+        // Asked before the manifest counts: nothing behind it may fail and be called harmless.
+        let allocated = segment.file_bytes().map_err(Fault::harmless)?;
         // CRASH: a segment that no manifest lists; opening removes it.
         let manifest = self.next_manifest(&segment);
         if let Err(fault) = manifest::save(vfs, &log.directory, &manifest) {
@@ -204,7 +206,6 @@ impl Writer {
             return Err(fault);
         }
         // CRASH: the new segment is listed and empty; the old one is sealed and durable.
-        let allocated = segment.file_bytes().map_err(Fault::harmless)?;
         let mut segments = log.segments().as_ref().clone();
         segments.push(segment.clone());
         let (end, synced) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
