@@ -368,6 +368,15 @@ impl Error {
         }
     }
 
+    /// A file that could not be made: [`Error::DiskFull`] if that is what the machine said.
+    pub(crate) fn create(path: &Path, source: io::Error) -> Self {
+        if is_disk_full(&source) {
+            Self::allocate(path, 0, source)
+        } else {
+            Self::io("create", path, source)
+        }
+    }
+
     /// Damage in a file.
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt {

@@ -259,6 +259,8 @@ fn invalid(option: &'static str, value: String, what: impl Into<String>) -> Erro
 pub struct Options<S = Cbor, K: ?Sized = str> {
     serializer: S,
     settings: Settings,
+    mapped_reads: bool,
+    /// Another machine than the real one.
     vfs: Option<Arc<dyn Vfs>>,
     keys: std::marker::PhantomData<fn(&K)>,
 }
@@ -282,6 +284,7 @@ impl Options {
         Self {
             serializer: Cbor,
             settings,
+            mapped_reads: true,
             vfs: None,
             keys: std::marker::PhantomData,
         }
@@ -297,10 +300,16 @@ impl Default for Options {
 impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     /// How values become bytes; the name is kept in the store, and another one is refused.
     pub fn serializer<T: Serializer>(self, serializer: T) -> Options<T, K> {
-        let Self { settings, vfs, .. } = self;
+        let Self {
+            settings,
+            mapped_reads,
+            vfs,
+            ..
+        } = self;
         Options {
             serializer,
             settings,
+            mapped_reads,
             vfs,
             keys: std::marker::PhantomData,
         }
@@ -311,12 +320,14 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
         let Self {
             serializer,
             settings,
+            mapped_reads,
             vfs,
             ..
         } = self;
         Options {
             serializer,
             settings,
+            mapped_reads,
             vfs,
             keys: std::marker::PhantomData,
         }
@@ -378,7 +389,7 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     /// Whether values are read from mapped files; without, every read is a system call, and a
     /// file that somebody cuts off is an I/O error instead of a fatal signal. Default: true.
     pub fn mapped_reads(mut self, mapped: bool) -> Self {
-        self.vfs = (!mapped).then(OsVfs::without_mapping);
+        self.mapped_reads = mapped;
         self
     }
 
@@ -418,7 +429,12 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     /// `FormatVersion`; `Corrupt` with file and offset; `DiskFull`, `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store<S, K>> {
         self.settings.check(self.serializer.name())?;
-        let vfs = self.vfs.unwrap_or_else(OsVfs::new);
+        let real = if self.mapped_reads {
+            OsVfs::new
+        } else {
+            OsVfs::without_mapping
+        };
+        let vfs = self.vfs.unwrap_or_else(real);
         Store::open_on(&vfs, path.as_ref(), &self.settings, self.serializer)
     }
 

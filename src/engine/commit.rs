@@ -65,10 +65,9 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
     /// Makes all durable and writes the seal mark of a clean close.
     pub(super) fn seal(&mut self) -> Result<()> {
         let (engine, writer) = self.parts();
-        let syncs = writer
+        writer
             .seal_mark(&engine.log)
             .map_err(|fault| engine.failed(fault))?;
-        engine.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
         Ok(())
     }
 
@@ -82,8 +81,7 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         let appended = writer.append(&engine.log, record, count)?;
         if durability == Durability::Sync {
             // CRASH: the batch is there or not, as a whole; nobody was told either way.
-            let syncs = engine.log.sync()?;
-            engine.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
+            engine.log.sync()?;
         }
         engine.index_batch(batch, &appended);
         engine

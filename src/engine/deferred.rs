@@ -4,7 +4,6 @@
 //! until then and syncs once for all commits so far. A failed sync poisons the engine, so the
 //! next write and `close` report it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -88,9 +87,7 @@ impl Engine {
             Ok(())
         } else {
             // Without a worker the promise is kept at once.
-            let syncs = self.log.sync()?;
-            self.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
-            Ok(())
+            self.log.sync()
         }
     }
 
@@ -99,13 +96,8 @@ impl Engine {
             Due::Never => Next::WhenWoken,
             Due::In(left) => Next::After(left),
             Due::Now => {
-                match self.log.sync() {
-                    Ok(syncs) => {
-                        self.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
-                    }
-                    Err(fault) => {
-                        self.failed(fault);
-                    }
+                if let Err(fault) = self.log.sync() {
+                    self.failed(fault);
                 }
                 Next::WhenWoken
             }

@@ -20,6 +20,7 @@ pub(crate) mod commit;
 mod deferred;
 pub(crate) mod open;
 mod process_lock;
+mod recovery;
 mod registry;
 pub(crate) mod replay;
 pub(crate) mod snapshot;
@@ -59,7 +60,6 @@ pub(crate) struct Identity {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
-    pub(crate) syncs: AtomicU64,
     pub(crate) lock_waits: AtomicU64,
 }
 
@@ -112,7 +112,7 @@ impl Engine {
     /// Refuses if the engine takes no writes.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
-        if self.identity.access == Access::ReadOnly {
+        if self.is_read_only() {
             return Err(Error::ReadOnly {
                 path: self.identity.path.clone(),
             });
@@ -132,6 +132,11 @@ impl Engine {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether the store was opened for reading alone.
+    fn is_read_only(&self) -> bool {
+        self.identity.access == Access::ReadOnly
     }
 
     /// Whether the engine has ended.
@@ -212,9 +217,7 @@ impl Engine {
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_open()?;
         self.check_poison()?;
-        let syncs = self.log.sync().map_err(|fault| self.failed(fault))?;
-        self.counters.syncs.fetch_add(syncs, Ordering::Relaxed);
-        Ok(())
+        self.log.sync().map_err(|fault| self.failed(fault))
     }
 
     /// How many pins there are.
@@ -253,7 +256,7 @@ impl Engine {
     fn shutdown(&self, lock_timeout: Duration) -> Result<()> {
         let mut turn = self.writer_lock.lock(self, lock_timeout, None)?;
         self.deferred.stop();
-        let sealed = if self.identity.access == Access::ReadOnly {
+        let sealed = if self.is_read_only() {
             Ok(())
         } else {
             self.check_poison().and_then(|()| turn.seal())

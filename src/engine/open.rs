@@ -9,23 +9,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::process_lock::ProcessLock;
-use super::replay::replay;
+use super::recovery::Recovery;
 use super::writer_lock::WriterLock;
 use super::{Counters, Engine, Identity, Opening, deferred, registry, snapshot};
 use crate::error::{Error, Result};
-use crate::format::manifest::{KeyKind, Manifest, SegmentEntry};
+use crate::format::manifest::{KeyKind, Manifest};
 use crate::index::Index;
-use crate::limits::ALLOCATE_BYTES_MIN;
-use crate::log::fault::Fault;
-use crate::log::repair::{self, Tail as TailState};
-use crate::log::scanner::Scanner;
-use crate::log::segment::Segment;
-use crate::log::writer::{Active, Writer};
-use crate::log::{self, Log, Segments, Tail, has_segments, manifest, remove_leftovers};
-use crate::options::{Access, Create, OpenProgress, Settings};
-use crate::vfs::{Locality, NodeKind, OpenMode, Vfs};
+use crate::log::writer::Writer;
+use crate::log::{self, Log, has_segments, manifest, remove_leftovers};
+use crate::options::{Access, Create, Settings};
+use crate::vfs::{Locality, NodeKind, Vfs};
 
 /// What the store above wants its directory to be made with.
 pub(crate) struct Wanted<'a> {
@@ -47,7 +43,13 @@ pub(crate) fn open(
     let directory = vfs
         .absolute(path)
         .map_err(|error| Error::io("look at", path, error))?;
-    let open = || open_engine(vfs, &directory, settings, wanted);
+    let begun = vfs.monotonic();
+    let open = || {
+        // One deadline bounds the wait for threads and for processes together.
+        let passed = vfs.monotonic().saturating_sub(begun);
+        let timeout = settings.lock_timeout.saturating_sub(passed);
+        open_engine(vfs, &directory, settings, wanted, timeout)
+    };
     let (engine, was_open) = registry::find_or_open(vfs, &directory, settings.lock_timeout, open)?;
     let opening = Arc::new(Opening {
         engine,
@@ -146,65 +148,93 @@ fn open_engine(
     directory: &Path,
     settings: &Settings,
     wanted: &Wanted<'_>,
+    timeout: Duration,
 ) -> Result<Arc<Engine>> {
     let read_only = settings.access == Access::ReadOnly;
     refuse_remote(vfs.as_ref(), directory, settings)?;
     refuse_missing(vfs.as_ref(), directory, settings)?;
-    let process_lock = ProcessLock::acquire(
-        vfs.as_ref(),
-        directory,
-        read_only,
-        settings.lock_timeout,
-        &settings.label,
-    )?;
+    let label = &settings.label;
+    let process_lock = ProcessLock::acquire(vfs.as_ref(), directory, read_only, timeout, label)?;
+    match recover(vfs, directory, settings, wanted) {
+        Ok(recovered) => Ok(start(vfs, settings, recovered, process_lock)),
+        Err(error) => {
+            process_lock.release();
+            Err(error)
+        }
+    }
+}
+
+/// What there is of an engine before anybody may use it.
+struct Recovered {
+    identity: Identity,
+    log: Log,
+    index: Index,
+    writer: Writer,
+}
+
+/// Finds out what the store holds, and mends what a crash left. The caller holds the lock.
+fn recover(
+    vfs: &Arc<dyn Vfs>,
+    directory: &Path,
+    settings: &Settings,
+    wanted: &Wanted<'_>,
+) -> Result<Recovered> {
+    let read_only = settings.access == Access::ReadOnly;
     let manifest = load_or_create(vfs.as_ref(), directory, settings, wanted)?;
-    check_identity(
-        directory,
-        manifest.key_kind,
-        &manifest.serializer,
-        settings,
-        wanted,
-    )?;
+    let serializer = manifest.serializer.clone();
+    check_identity(directory, manifest.key_kind, &serializer, settings, wanted)?;
     let identity = Identity {
         path: directory.to_owned(),
         access: settings.access,
         key_kind: manifest.key_kind,
-        serializer: manifest.serializer.clone(),
+        serializer,
         verify_reads: settings.verify_reads,
     };
     remove_leftovers(vfs.as_ref(), directory, &manifest, read_only).map_err(|fault| fault.error)?;
     let segment_bytes = u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX);
     let log = Log::new(vfs.clone(), directory.to_owned(), segment_bytes);
     let index = Index::new();
-    let mut recovery = Recovery {
-        log: &log,
-        index: &index,
-        settings,
-        manifest,
-        done_bytes: 0,
-    };
-    let writer = recovery.run()?;
-    let visible = AtomicU64::new(writer.sequence);
-    let fork_count = vfs.fork_count();
+    let writer = Recovery::new(&log, &index, settings, manifest).run()?;
+    Ok(Recovered {
+        identity,
+        log,
+        index,
+        writer,
+    })
+}
+
+fn start(
+    vfs: &Arc<dyn Vfs>,
+    settings: &Settings,
+    recovered: Recovered,
+    process_lock: ProcessLock,
+) -> Arc<Engine> {
+    let Recovered {
+        identity,
+        log,
+        index,
+        writer,
+    } = recovered;
     let engine = Arc::new(Engine {
         vfs: vfs.clone(),
         identity,
         log,
         index,
         counters: Counters::default(),
+        visible: AtomicU64::new(writer.sequence),
         writer_lock: WriterLock::new(writer, settings.label.clone()),
         pins: snapshot::Pins::default(),
-        visible,
         deferred: deferred::Deferred::default(),
         closed: AtomicBool::new(false),
         poison: OnceLock::new(),
-        fork_count,
+        fork_count: vfs.fork_count(),
         process_lock,
     });
     engine.deferred.attach(&engine);
     while engine.index.prune(&engine.horizon(), 0) {}
-    tracing::debug!(path = %directory.display(), keys = engine.index.keys(), "store opened");
-    Ok(engine)
+    let path = engine.identity.path.display();
+    tracing::debug!(%path, keys = engine.index.keys(), "store opened");
+    engine
 }
 
 /// Locks and mapped pages are shared with others on local file systems alone.
@@ -266,6 +296,7 @@ fn load_or_create(
             "it is gone, though there are segments",
         ));
     }
+    make_durable(vfs, directory)?;
     let manifest = Manifest {
         store_id: vfs.unique_id(),
         generation: 1,
@@ -278,211 +309,21 @@ fn load_or_create(
     Ok(manifest)
 }
 
-/// Filling log and index from what the manifest lists.
-struct Recovery<'a> {
-    log: &'a Log,
-    index: &'a Index,
-    settings: &'a Settings,
-    manifest: Manifest,
-    done_bytes: u64,
-}
-
-impl Recovery<'_> {
-    fn run(&mut self) -> Result<Writer> {
-        let listed = self.manifest.segments.clone();
-        let segments = self.open_segments(&listed)?;
-        let total_bytes = total_bytes(&listed, &segments)?;
-        let mut active = None;
-        let mut sequence = 0;
-        for (at, entry) in listed.iter().enumerate() {
-            let segment = &segments[at];
-            let replayed = &segments[..at];
-            if entry.first_sequence != segment.first_sequence {
-                let what = "the segment begins with another sequence number than its manifest says";
-                return Err(Error::corrupt(&segment.path, 40, what));
-            }
-            if let Some(end) = entry.sealed {
-                let end_bytes = sealed_end(segment, end.len_bytes)?;
-                let mut scanner = Scanner::new(segment, end_bytes, self.manifest.epoch);
-                self.replay(&mut scanner, segment, replayed, total_bytes)?;
-                check_sealed(&scanner, segment, end_bytes, end.last_sequence)?;
-                sequence = scanner.sequence();
-            } else {
-                let file_bytes = active_bytes(segment)?;
-                let mut scanner = Scanner::new(segment, file_bytes, self.manifest.epoch);
-                let marked = self.replay(&mut scanner, segment, replayed, total_bytes)?;
-                sequence = scanner.sequence();
-                active = Some(self.recover_tail(segment, scanner.offset(), file_bytes, marked)?);
-            }
+/// Makes the directory's own name durable: it may have been made just now, by whomever.
+fn make_durable(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
+    let Some(parent) = directory
+        .parent()
+        .filter(|path| !path.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    match vfs.sync_dir(parent) {
+        // Who may not read the parent has not made an entry in it either.
+        Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
+            Err(Error::io("sync", parent, error))
         }
-        self.report(total_bytes, total_bytes);
-        let tail = active.as_ref().map(|active: &Active| Tail {
-            segment: active.segment.clone(),
-            end: active.end,
-            synced: active.end,
-        });
-        self.log.install(segments, tail);
-        Ok(Writer {
-            manifest: self.manifest.clone(),
-            sequence,
-            active,
-        })
+        _ => Ok(()),
     }
-
-    fn open_segments(&self, listed: &[SegmentEntry]) -> Result<Segments> {
-        let mode = if self.settings.access == Access::ReadOnly {
-            OpenMode::Read
-        } else {
-            OpenMode::Write
-        };
-        let (vfs, directory) = (self.log.vfs.as_ref(), &self.log.directory);
-        let store_id = &self.manifest.store_id;
-        let open = |entry: &SegmentEntry| {
-            let mode = if entry.sealed.is_some() {
-                OpenMode::Read
-            } else {
-                mode
-            };
-            Segment::open(vfs, directory, store_id, entry.id, mode).map(Arc::new)
-        };
-        listed.iter().map(open).collect()
-    }
-
-    /// Replays one segment. True if its last record is a seal mark.
-    fn replay(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        segment: &Segment,
-        replayed: &[Arc<Segment>],
-        total_bytes: u64,
-    ) -> Result<bool> {
-        let before = self.done_bytes;
-        let settings = self.settings;
-        let index = self.index;
-        let mut report = |done: u32| {
-            let bytes_done = before + u64::from(done);
-            settings.report(OpenProgress {
-                bytes_done,
-                bytes_total: total_bytes,
-                keys: index.keys(),
-            });
-        };
-        let marked = replay(scanner, segment, replayed, index, &mut report)?;
-        segment.set_end(scanner.offset());
-        self.done_bytes += u64::from(scanner.offset());
-        Ok(marked)
-    }
-
-    /// Applies the recovery rule to the active segment, whose whole records end at `offset`.
-    fn recover_tail(
-        &mut self,
-        segment: &Arc<Segment>,
-        offset: u32,
-        file_bytes: u32,
-        marked: bool,
-    ) -> Result<Active> {
-        let active = Active {
-            segment: segment.clone(),
-            end: offset,
-            allocated: file_bytes,
-            marked,
-        };
-        let tail = repair::examine(segment, offset, file_bytes)?;
-        match tail {
-            TailState::Torn { end } if self.settings.access != Access::ReadOnly => {
-                self.repair(segment, offset, end)?;
-            }
-            // What a killed process wrote may not be durable yet, and readers are about to see it,
-            // and later records are about to say that it is.
-            TailState::Torn { .. } | TailState::Clean => {
-                segment
-                    .file
-                    .sync()
-                    .map_err(|error| Error::io("sync", &segment.path, error))?;
-            }
-        }
-        Ok(active)
-    }
-
-    /// Zeroes a torn tail, and raises the epoch so that nothing of it ever verifies again.
-    fn repair(&mut self, segment: &Segment, offset: u32, end: u32) -> Result<()> {
-        tracing::warn!(
-            path = %segment.path.display(),
-            offset,
-            bytes = end - offset,
-            "zeroing a torn tail: a record that was never finished"
-        );
-        repair::zero(segment, offset, end).map_err(|fault| fault.error)?;
-        // CRASH: the tail is zero and the epoch is the old one: a clean log.
-        self.manifest.epoch += 1;
-        self.manifest.generation += 1;
-        let saved = manifest::save(self.log.vfs.as_ref(), &self.log.directory, &self.manifest);
-        saved.map_err(|fault: Fault| fault.error)
-    }
-
-    fn report(&self, bytes_done: u64, bytes_total: u64) {
-        let keys = self.index.keys();
-        self.settings.report(OpenProgress {
-            bytes_done,
-            bytes_total,
-            keys,
-        });
-    }
-}
-
-fn total_bytes(listed: &[SegmentEntry], segments: &Segments) -> Result<u64> {
-    listed
-        .iter()
-        .zip(segments)
-        .try_fold(0, |total, (entry, segment)| {
-            let bytes = match entry.sealed {
-                Some(end) => end.len_bytes,
-                None => u64::from(segment.file_bytes()?),
-            };
-            // A sealed length is only believed later; this is for the progress alone.
-            Ok(u64::saturating_add(total, bytes))
-        })
-}
-
-/// The end of a sealed segment, which its file must reach.
-fn sealed_end(segment: &Segment, len_bytes: u64) -> Result<u32> {
-    let file_bytes = segment.file_bytes()?;
-    u32::try_from(len_bytes)
-        .ok()
-        .filter(|&end| end <= file_bytes)
-        .ok_or_else(|| {
-            let what = "the file was cut off: it is sealed, and longer in the manifest";
-            Error::corrupt(&segment.path, u64::from(file_bytes), what)
-        })
-}
-
-/// The length of the active segment's file. Its first space was durable before the manifest listed
-/// it, so a shorter file was cut off, and what it lost is not guessed at.
-fn active_bytes(segment: &Segment) -> Result<u32> {
-    let file_bytes = segment.file_bytes()?;
-    if u64::from(file_bytes) < ALLOCATE_BYTES_MIN.min(u64::from(segment.capacity)) {
-        let what = "the file was cut off: it is shorter than any segment that was ever listed";
-        return Err(Error::corrupt(&segment.path, u64::from(file_bytes), what));
-    }
-    Ok(file_bytes)
-}
-
-/// A sealed segment is never guessed at.
-fn check_sealed(
-    scanner: &Scanner<'_>,
-    segment: &Segment,
-    end: u32,
-    last_sequence: u64,
-) -> Result<()> {
-    let offset = u64::from(scanner.offset());
-    if let Some(what) = scanner.stopped() {
-        return Err(Error::corrupt(&segment.path, offset, what));
-    }
-    if scanner.offset() != end || scanner.sequence() != last_sequence {
-        let what = "the segment does not end with the record that its manifest says";
-        return Err(Error::corrupt(&segment.path, offset, what));
-    }
-    Ok(())
 }
 
 /// The path of the store of an engine in memory, for messages.

@@ -130,7 +130,11 @@ fn wait(
         }
         let waited = vfs.monotonic().saturating_sub(begun);
         if waited >= timeout {
+            // Readers leave no label; what the page says is then of a writer that is gone.
+            let by_writer =
+                kind == LockKind::Shared || !file.try_lock(LockKind::Shared).unwrap_or(false);
             let holder = page
+                .filter(|_| by_writer)
                 .and_then(|page| state::read_holder(page, vfs))
                 .map(Box::new);
             return Err(Error::LockTimeout {

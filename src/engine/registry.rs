@@ -15,7 +15,10 @@ use crate::vfs::{DirectoryId, Vfs};
 
 const RETRY: Duration = Duration::from_millis(1);
 
-static REGISTRY: LazyLock<Mutex<HashMap<DirectoryId, Slot>>> = LazyLock::new(Mutex::default);
+/// A forked child has engines of its own: those of its parent are not for it to use.
+type Key = (u64, DirectoryId);
+
+static REGISTRY: LazyLock<Mutex<HashMap<Key, Slot>>> = LazyLock::new(Mutex::default);
 
 enum Slot {
     Busy,
@@ -39,17 +42,18 @@ pub(super) fn find_or_open(
     let id = vfs
         .directory_id(directory)
         .map_err(|error| Error::io("look at", directory, error))?;
-    if let Some(engine) = wait_for_slot(vfs.as_ref(), directory, id, timeout)? {
+    let key = (vfs.fork_count(), id);
+    if let Some(engine) = wait_for_slot(vfs.as_ref(), directory, key, timeout)? {
         return Ok((engine, true));
     }
     // From here on the slot is busy, and must be given back on every way out.
-    let busy = Busy { id };
+    let busy = Busy { key };
     let engine = open()?;
     let opened = Slot::Open {
         engine: Arc::downgrade(&engine),
         openings: 1,
     };
-    lock().insert(id, opened);
+    lock().insert(key, opened);
     std::mem::forget(busy);
     Ok((engine, false))
 }
@@ -59,15 +63,20 @@ pub(super) fn find_or_open(
 /// # Errors
 /// As the engine's end; the opening still counts if the engine could not be ended.
 pub(super) fn release(engine: &Arc<Engine>, lock_timeout: Duration) -> Result<()> {
-    let Some(id) = take_last(engine) else {
-        return Ok(());
+    let Some(key) = take_last(engine) else {
+        // The engine lives on, and may be dropped by others later; this opening promises now.
+        return if engine.is_read_only() {
+            Ok(())
+        } else {
+            engine.sync()
+        };
     };
-    let busy = Busy { id };
+    let busy = Busy { key };
     let ended = engine.shutdown(lock_timeout);
     if !engine.is_closed() {
         let engine = Arc::downgrade(engine);
         lock().insert(
-            id,
+            key,
             Slot::Open {
                 engine,
                 openings: 1,
@@ -79,9 +88,9 @@ pub(super) fn release(engine: &Arc<Engine>, lock_timeout: Duration) -> Result<()
 }
 
 /// Counts one opening less; the id of a slot that is now busy if that was the last.
-fn take_last(engine: &Arc<Engine>) -> Option<DirectoryId> {
+fn take_last(engine: &Arc<Engine>) -> Option<Key> {
     let mut registry = lock();
-    let (&id, slot) = registry.iter_mut().find(|(_, slot)| match slot {
+    let (&key, slot) = registry.iter_mut().find(|(_, slot)| match slot {
         Slot::Open { engine: open, .. } => std::ptr::eq(open.as_ptr(), Arc::as_ptr(engine)),
         Slot::Busy => false,
     })?;
@@ -93,32 +102,32 @@ fn take_last(engine: &Arc<Engine>) -> Option<DirectoryId> {
         return None;
     }
     *slot = Slot::Busy;
-    Some(id)
+    Some(key)
 }
 
 /// The open engine, with one opening more; `None` if the slot is the caller's to fill.
 fn wait_for_slot(
     vfs: &dyn Vfs,
     directory: &Path,
-    id: DirectoryId,
+    key: Key,
     timeout: Duration,
 ) -> Result<Option<Arc<Engine>>> {
     let begun = vfs.monotonic();
     loop {
         {
             let mut registry = lock();
-            match registry.get_mut(&id) {
+            match registry.get_mut(&key) {
                 Some(Slot::Open { engine, openings }) => {
                     if let Some(engine) = engine.upgrade() {
                         *openings += 1;
                         return Ok(Some(engine));
                     }
-                    registry.insert(id, Slot::Busy);
+                    registry.insert(key, Slot::Busy);
                     return Ok(None);
                 }
                 Some(Slot::Busy) => {}
                 None => {
-                    registry.insert(id, Slot::Busy);
+                    registry.insert(key, Slot::Busy);
                     return Ok(None);
                 }
             }
@@ -137,15 +146,15 @@ fn wait_for_slot(
 
 /// A busy slot; empty again when dropped.
 struct Busy {
-    id: DirectoryId,
+    key: Key,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        lock().remove(&self.id);
+        lock().remove(&self.key);
     }
 }
 
-fn lock() -> MutexGuard<'static, HashMap<DirectoryId, Slot>> {
+fn lock() -> MutexGuard<'static, HashMap<Key, Slot>> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -326,10 +326,10 @@ mod tests {
         apply(40, at(30, &[10, 30]));
         assert_eq!(count(), Some(3));
         assert_eq!(index.memory_bytes(), waiting_bytes, "it waits once");
-        index.prune(&at(40, &[30]));
+        index.prune(&at(40, &[30]), 0);
         assert_eq!(count(), Some(2));
         assert_eq!(index.memory_bytes(), waiting_bytes, "and goes on waiting");
-        index.prune(&at(40, &[]));
+        index.prune(&at(40, &[]), 0);
         assert_eq!(count(), Some(1));
         assert!(index.memory_bytes() < waiting_bytes);
     }

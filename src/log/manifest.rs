@@ -15,16 +15,11 @@ use crate::vfs::{NodeKind, OpenMode, Vfs};
 /// Reads the manifest of `directory`; `None` if there is none.
 pub(crate) fn load(vfs: &dyn Vfs, directory: &Path) -> Result<Option<Manifest>> {
     let path = directory.join(MANIFEST);
-    if vfs
-        .node(&path)
-        .map_err(|error| Error::io("look at", &path, error))?
-        .is_none()
-    {
-        return Ok(None);
-    }
     let read_error = |error| Error::io("read", &path, error);
-    if vfs.node(&path).map_err(read_error)? != Some(NodeKind::File) {
-        return Err(Error::corrupt(&path, 0, "it is no regular file"));
+    match vfs.node(&path).map_err(read_error)? {
+        None => return Ok(None),
+        Some(NodeKind::File) => {}
+        Some(_) => return Err(Error::corrupt(&path, 0, "it is no regular file")),
     }
     let file = vfs
         .open(&path, OpenMode::Read)
@@ -49,7 +44,7 @@ pub(crate) fn save(vfs: &dyn Vfs, directory: &Path, manifest: &Manifest) -> Resu
     let bytes = manifest.encode();
     let file = vfs
         .open(&temporary, OpenMode::CreateEmpty)
-        .map_err(|error| Fault::harmless(Error::io("create", &temporary, error)))?;
+        .map_err(|error| Fault::harmless(Error::create(&temporary, error)))?;
     if let Err(error) = file.write_at(0, &bytes) {
         // Harmless: the unfinished file is no manifest, and opening would remove it too.
         let _ = vfs.unlink(&temporary);

@@ -7,8 +7,7 @@
 //! Invariants:
 //! 1. Records are written to a segment only after the manifest that lists it is durable.
 //! 2. A segment is sealed, durable as a whole, before the next one takes a record.
-//! 3. Bytes before [`Tail::synced`] are durable; bytes before [`Tail::end`] never change.
-//! 4. Files are never shrunk, and unlinked only when no manifest lists them.
+//! 3. Files are never shrunk, and unlinked only when no manifest lists them.
 //!
 //! Threads and processes: one [`writer::Writer`] at a time appends (the writer lock); any thread
 //! reads segments and syncs the tail.
@@ -23,10 +22,11 @@ pub(crate) mod manifest;
 pub(crate) mod repair;
 pub(crate) mod scanner;
 pub(crate) mod segment;
+mod tail;
 pub(crate) mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
@@ -37,20 +37,11 @@ use crate::vfs::{OpenMode, Vfs};
 use fault::Fault;
 use location::Version;
 use segment::Segment;
+use tail::GrowingTail;
+pub(crate) use tail::Tail;
 
 /// The live segments, in log order.
 pub(crate) type Segments = Vec<Arc<Segment>>;
-
-/// The growing end of the log.
-#[derive(Clone)]
-pub(crate) struct Tail {
-    /// The active segment.
-    pub(crate) segment: Arc<Segment>,
-    /// Behind the last record.
-    pub(crate) end: u32,
-    /// Up to here the segment is durable.
-    pub(crate) synced: u32,
-}
 
 /// The log of an open store.
 pub(crate) struct Log {
@@ -59,7 +50,7 @@ pub(crate) struct Log {
     /// The segment target in bytes.
     segment_bytes: u32,
     segments: ArcSwap<Segments>,
-    tail: Mutex<Option<Tail>>,
+    tail: GrowingTail,
 }
 
 impl Log {
@@ -71,7 +62,7 @@ impl Log {
             directory,
             segment_bytes,
             segments,
-            tail: Mutex::new(None),
+            tail: GrowingTail::default(),
         }
     }
 
@@ -83,7 +74,7 @@ impl Log {
     /// Takes `segments` as the live ones, and the end of the last as the tail if it is active.
     pub(crate) fn install(&self, segments: Segments, tail: Option<Tail>) {
         self.segments.store(Arc::new(segments));
-        *self.lock_tail() = tail;
+        self.tail.replace(tail);
     }
 
     /// Hands the value at `version` of `key` to `take`.
@@ -120,39 +111,17 @@ impl Log {
         }
     }
 
-    /// The growing end, if anything was ever written.
-    pub(crate) fn tail(&self) -> Option<Tail> {
-        self.lock_tail().clone()
-    }
-
-    /// Makes all that is appended by now durable; how many syncs that took: 0 or 1.
+    /// Makes all that is appended by now durable.
     ///
     /// # Errors
-    /// A poisoning fault if the sync fails.
-    pub(crate) fn sync(&self) -> Result<u64, Fault> {
-        let Some(tail) = self.tail().filter(|tail| tail.synced < tail.end) else {
-            return Ok(0);
-        };
-        let segment = &tail.segment;
-        segment
-            .file
-            .sync()
-            .map_err(|error| Fault::poison("sync", &segment.path, error))?;
-        self.raise_synced(segment.id, tail.end);
-        Ok(1)
+    /// A poisoning fault if this sync fails, or any before it has.
+    pub(crate) fn sync(&self) -> Result<(), Fault> {
+        self.tail.sync(self.vfs.as_ref())
     }
 
-    /// Notes that the segment `id` is durable up to `end`.
-    fn raise_synced(&self, id: u32, end: u32) {
-        if let Some(tail) = self.lock_tail().as_mut()
-            && tail.segment.id == id
-        {
-            tail.synced = tail.synced.max(end);
-        }
-    }
-
-    fn lock_tail(&self) -> MutexGuard<'_, Option<Tail>> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many syncs of segments have succeeded since the log was opened.
+    pub(crate) fn sync_count(&self) -> u64 {
+        self.tail.sync_count()
     }
 }
 
@@ -184,7 +153,10 @@ pub(crate) fn remove_leftovers(
                 unlink(vfs, &path)?;
             }
         } else if let Some(id) = file_name::segment_id(&name)
-            && manifest.segments.iter().all(|listed| listed.id != id)
+            && manifest
+                .segments
+                .binary_search_by_key(&id, |listed| listed.id)
+                .is_err()
         {
             refuse_records(vfs, &path).map_err(Fault::harmless)?;
             if !read_only {

@@ -42,11 +42,40 @@ pub(crate) fn examine(segment: &Segment, offset: u32, file_bytes: u32) -> Result
     Ok(Tail::Torn { end })
 }
 
-/// Zeroes the torn tail; durable on return.
+/// Makes what was read durable: the records from `synced_upto`, behind which nothing is known to
+/// be, up to `offset`; and zeros from there up to `end`, whatever was there.
 ///
-/// CRASH: a tail that is zeroed in part is a torn tail still, and is found again.
-pub(crate) fn zero(segment: &Segment, offset: u32, end: u32) -> Result<(), Fault> {
-    let zeros = vec![0; PIECE_BYTES.min((end - offset) as usize)];
+/// The records are written over themselves. After a failed sync the machine may take lost bytes
+/// for durable, because it has them in memory still; a sync alone would then do nothing.
+///
+/// CRASH: records that are written over themselves stay what they are; a tail that is zeroed in
+/// part is a torn tail still, and is found again.
+pub(crate) fn settle(
+    segment: &Segment,
+    synced_upto: u32,
+    offset: u32,
+    end: u32,
+) -> Result<(), Fault> {
+    let mut at = synced_upto;
+    while at < offset {
+        let next = offset.min(at.saturating_add(piece_u32()));
+        let view = segment.view(at, (next - at) as usize);
+        let piece = view.map_err(Fault::harmless)?.into_owned();
+        segment
+            .file
+            .write_at(u64::from(at), &piece)
+            .map_err(|error| Fault::poison("write", &segment.path, error))?;
+        at = next;
+    }
+    zero(segment, offset, end)?;
+    segment
+        .file
+        .sync()
+        .map_err(|error| Fault::poison("sync", &segment.path, error))
+}
+
+fn zero(segment: &Segment, offset: u32, end: u32) -> Result<(), Fault> {
+    let zeros = vec![0; PIECE_BYTES.min(end.saturating_sub(offset) as usize)];
     let mut at = offset;
     while at < end {
         let piece = &zeros[..zeros.len().min((end - at) as usize)];
@@ -56,10 +85,7 @@ pub(crate) fn zero(segment: &Segment, offset: u32, end: u32) -> Result<(), Fault
             .map_err(|error| Fault::poison("write", &segment.path, error))?;
         at += u32::try_from(piece.len()).unwrap_or(end - at);
     }
-    segment
-        .file
-        .sync()
-        .map_err(|error| Fault::poison("sync", &segment.path, error))
+    Ok(())
 }
 
 fn end_of_nonzero(segment: &Segment, offset: u32, file_bytes: u32) -> Result<Option<u32>> {

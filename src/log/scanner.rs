@@ -58,6 +58,7 @@ pub(crate) struct Scanner<'a> {
     epoch: u32,
     epoch_max: u32,
     sequence: u64,
+    synced_upto: u32,
     stopped: Option<What>,
 }
 
@@ -71,6 +72,7 @@ impl<'a> Scanner<'a> {
             epoch: 0,
             epoch_max,
             sequence: segment.first_sequence.saturating_sub(1),
+            synced_upto: SEGMENT_HEADER_BYTES.min(end),
             stopped: None,
         }
     }
@@ -78,6 +80,11 @@ impl<'a> Scanner<'a> {
     /// Where the next record would begin: behind the last whole one.
     pub(crate) fn offset(&self) -> u32 {
         self.at
+    }
+
+    /// Up to where the records say that the segment was durable.
+    pub(crate) fn synced_upto(&self) -> u32 {
+        self.synced_upto
     }
 
     /// The sequence number of the last batch, or the one before the segment's first.
@@ -104,6 +111,7 @@ impl<'a> Scanner<'a> {
                 self.at = record.payload_offset() + record.header.payload_bytes;
                 self.epoch = record.header.stamp.epoch;
                 self.sequence = record.header.stamp.sequence;
+                self.synced_upto = self.synced_upto.max(record.header.synced_upto);
                 Ok(Some(record))
             }
             Err(what) => {

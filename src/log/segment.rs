@@ -50,7 +50,7 @@ impl Segment {
         let path = file_name::segment(directory, header.segment);
         let file = vfs
             .open(&path, OpenMode::CreateEmpty)
-            .map_err(|error| Fault::harmless(Error::io("create", &path, error)))?;
+            .map_err(|error| Fault::harmless(Error::create(&path, error)))?;
         let len = ALLOCATE_BYTES_MIN.min(u64::from(header.capacity));
         if let Err(error) = file.allocate(len) {
             // Harmless: no manifest lists the file, and opening would remove it too.

@@ -80,18 +80,17 @@ impl Writer {
     }
 
     /// Syncs the log, then appends a seal mark and syncs that, unless the last record is one.
-    /// How many syncs that took.
     ///
     /// # Errors
     /// Any failed write or sync, poisoning. A full disk is no error: the mark is left out, and
     /// the last record is protected a little less.
-    pub(crate) fn seal_mark(&mut self, log: &Log) -> Result<u64, Fault> {
-        let syncs = log.sync()?;
+    pub(crate) fn seal_mark(&mut self, log: &Log) -> Result<(), Fault> {
+        log.sync()?;
         let Some(active) = self.active.as_ref() else {
-            return Ok(syncs);
+            return Ok(());
         };
         if active.marked || self.allocate(u64::from(RECORD_HEADER_BYTES)).is_err() {
-            return Ok(syncs);
+            return Ok(());
         }
         let stamp = Stamp {
             sequence: self.sequence,
@@ -99,7 +98,7 @@ impl Writer {
         };
         let mut record = vec![0; RECORD_HEADER_BYTES as usize];
         self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
-        Ok(syncs + log.sync()?)
+        log.sync()
     }
 
     /// Writes a sealed record at the end of the active segment, where there is room for it.
@@ -111,7 +110,7 @@ impl Writer {
         entry_count: u32,
         stamp: Stamp,
     ) -> Result<u32, Fault> {
-        let synced_upto = log.lock_tail().as_ref().map_or(0, |tail| tail.synced);
+        let synced_upto = log.tail.synced_upto();
         let active = self.active_mut();
         let (segment, offset) = (active.segment.clone(), active.end);
         let frame = Frame {
@@ -130,9 +129,7 @@ impl Writer {
         active.marked = kind == RecordKind::SealMark;
         let end = active.end;
         segment.set_end(end);
-        if let Some(tail) = log.lock_tail().as_mut() {
-            tail.end = end;
-        }
+        log.tail.set_end(end);
         Ok(offset)
     }
 

@@ -365,6 +365,8 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
 
     /// A nested transaction, for a closure with an error type of its own.
     pub(crate) fn nested<F>(&self) -> Result<Transaction<'_, S, K, F>> {
+        // Before the level is open: it is user code, which may panic.
+        let serializer = self.serializer.clone();
         let level = {
             let mut core = self.core()?;
             core.overlay.begin_level();
@@ -373,7 +375,7 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
         Ok(Transaction {
             opening: self.opening.clone(),
             core: self.core.clone(),
-            serializer: self.serializer.clone(),
+            serializer,
             level,
             aborted: Cell::new(false),
             ended: false,

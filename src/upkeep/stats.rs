@@ -36,7 +36,7 @@ pub struct Stats {
     pub index_bytes: u64,
     /// Batches committed since the store was opened.
     pub commits: u64,
-    /// Syncs of segments for commits since the store was opened.
+    /// Syncs of segments since the store was opened: for commits, in the background, at roll-overs.
     pub syncs: u64,
     /// How often a writer had to wait for another one.
     pub lock_waits: u64,
@@ -67,7 +67,7 @@ pub(crate) fn stats(engine: &Engine) -> Result<Stats> {
         disk_bytes,
         index_bytes: engine.index.memory_bytes(),
         commits: counters.commits.load(Ordering::Relaxed),
-        syncs: counters.syncs.load(Ordering::Relaxed),
+        syncs: engine.log.sync_count(),
         lock_waits: counters.lock_waits.load(Ordering::Relaxed),
         snapshots: engine.pins_count() as u64,
         sequence: engine.visible(),

@@ -89,13 +89,6 @@ impl Content {
         u64::from_le_bytes(bytes)
     }
 
-    /// Whether any byte of the range is not zero.
-    pub(super) fn any_set(&self, offset: u64, len_bytes: usize) -> bool {
-        let mut bytes = vec![0; len_bytes];
-        self.read(offset, &mut bytes);
-        bytes.iter().any(|&byte| byte != 0)
-    }
-
     /// A hash of how this differs from `base`: 0 if it does not, and equal for equal contents.
     pub(super) fn hash_against(&self, base: &Self) -> u64 {
         let mut hash = if self.len_bytes == base.len_bytes {

@@ -65,7 +65,7 @@ pub enum Rule {
     SyncedBeforeAcknowledgement,
     /// A segment is written only when the one before it is synced.
     SyncedBeforeRollOver,
-    /// Synced bytes of a segment are never replaced, but for zeroing them.
+    /// Synced bytes of a segment are never replaced, but by zeros or by themselves.
     NothingOverwritten,
 }
 
@@ -242,7 +242,10 @@ impl Checker<'_> {
         let name = file.name.clone();
         let segment = file.segment;
         let zeroes = bytes.iter().all(|&byte| byte == 0);
-        let overwrites = segment.is_some() && !zeroes && file.synced.any_set(offset, bytes.len());
+        let mut before = vec![0; bytes.len()];
+        file.synced.read(offset, &mut before);
+        let replaces = before != bytes && before.iter().any(|&byte| byte != 0);
+        let overwrites = segment.is_some() && !zeroes && replaces;
         file.is_dirty = true;
         file.unsynced_since.get_or_insert(self.position);
         file.written_bytes = file.written_bytes.max(offset + bytes.len() as u64);
