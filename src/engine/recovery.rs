@@ -62,7 +62,8 @@ impl<'a> Recovery<'a> {
                 let what = "the segment begins with another sequence number than its manifest says";
                 return Err(Error::corrupt(&segment.path, 40, what));
             }
-            if let Some(end) = entry.sealed {
+            let end = entry.end;
+            if entry.is_sealed {
                 let end_bytes = sealed_end(segment, end.len_bytes)?;
                 let mut scanner = Scanner::new(segment, end_bytes, self.manifest.epoch);
                 self.replay(&mut scanner, segment, replayed, total_bytes)?;
@@ -72,6 +73,7 @@ impl<'a> Recovery<'a> {
                 let file_bytes = active_bytes(segment)?;
                 let mut scanner = Scanner::new(segment, file_bytes, self.manifest.epoch);
                 let marked = self.replay(&mut scanner, segment, replayed, total_bytes)?;
+                check_known(&scanner, segment, end.len_bytes)?;
                 sequence = scanner.sequence();
                 active = Some(self.recover_tail(segment, &scanner, file_bytes, marked)?);
             }
@@ -99,7 +101,7 @@ impl<'a> Recovery<'a> {
         let (vfs, directory) = (self.log.vfs.as_ref(), &self.log.directory);
         let store_id = &self.manifest.store_id;
         let open = |entry: &SegmentEntry| {
-            let mode = if entry.sealed.is_some() {
+            let mode = if entry.is_sealed {
                 OpenMode::Read
             } else {
                 mode
@@ -156,7 +158,7 @@ impl<'a> Recovery<'a> {
             repair::settle(segment, scanner.synced_upto(), offset, end)
                 .map_err(|fault| fault.error)?;
             if let TailState::Torn { end } = tail {
-                self.raise_epoch(segment, offset, end)?;
+                self.raise_epoch(segment, scanner, end)?;
             }
         }
         Ok(Active {
@@ -168,7 +170,8 @@ impl<'a> Recovery<'a> {
     }
 
     /// Raises the epoch after a torn tail was zeroed, so that nothing of it ever verifies again.
-    fn raise_epoch(&mut self, segment: &Segment, offset: u32, end: u32) -> Result<()> {
+    fn raise_epoch(&mut self, segment: &Segment, scanner: &Scanner<'_>, end: u32) -> Result<()> {
+        let (offset, sequence) = (scanner.offset(), scanner.sequence());
         tracing::warn!(
             path = %segment.path.display(),
             offset,
@@ -176,6 +179,10 @@ impl<'a> Recovery<'a> {
             "a torn tail was zeroed: a record that was never finished"
         );
         // CRASH: the tail is zero and the epoch is the old one: a clean log.
+        if let Some(last) = self.manifest.segments.last_mut() {
+            last.end.len_bytes = u64::from(offset);
+            last.end.last_sequence = sequence;
+        }
         self.manifest.epoch += 1;
         self.manifest.generation += 1;
         let saved = manifest::save(self.log.vfs.as_ref(), &self.log.directory, &self.manifest);
@@ -197,9 +204,10 @@ fn total_bytes(listed: &[SegmentEntry], segments: &Segments) -> Result<u64> {
         .iter()
         .zip(segments)
         .try_fold(0, |total, (entry, segment)| {
-            let bytes = match entry.sealed {
-                Some(end) => end.len_bytes,
-                None => u64::from(segment.file_bytes()?),
+            let bytes = if entry.is_sealed {
+                entry.end.len_bytes
+            } else {
+                u64::from(segment.file_bytes()?)
             };
             // A sealed length is only believed later; this is for the progress alone.
             Ok(u64::saturating_add(total, bytes))
@@ -227,6 +235,17 @@ fn active_bytes(segment: &Segment) -> Result<u32> {
         return Err(Error::corrupt(&segment.path, u64::from(file_bytes), what));
     }
     Ok(file_bytes)
+}
+
+/// What the manifest knows to be durable must be there, however the segment ends behind it.
+fn check_known(scanner: &Scanner<'_>, segment: &Segment, len_bytes: u64) -> Result<()> {
+    let offset = u64::from(scanner.offset());
+    if offset >= len_bytes {
+        return Ok(());
+    }
+    let what =
+        format!("there is no whole record, but there was: the manifest knows of {len_bytes} bytes");
+    Err(Error::corrupt(&segment.path, offset, what))
 }
 
 /// A sealed segment is never guessed at.

@@ -42,16 +42,19 @@ pub(crate) struct SegmentEntry {
     pub(crate) id: u32,
     /// The sequence number of its first batch.
     pub(crate) first_sequence: u64,
-    /// Its end, if it is sealed.
-    pub(crate) sealed: Option<SealedEnd>,
+    /// Whether it is finished for ever; only the last one may not be.
+    pub(crate) is_sealed: bool,
+    /// Where it ends, if it is sealed; otherwise how far it was durable when the manifest was
+    /// written.
+    pub(crate) end: SegmentEnd,
 }
 
-/// Where a sealed segment ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SealedEnd {
+/// A place in a segment up to which it has whole records; zeros if nothing is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SegmentEnd {
     /// The length of its header and records, in bytes.
     pub(crate) len_bytes: u64,
-    /// The sequence number of its last batch.
+    /// The sequence number of the last batch.
     pub(crate) last_sequence: u64,
 }
 
@@ -93,12 +96,9 @@ impl Manifest {
         out.extend_from_slice(&count.to_le_bytes());
         out.extend_from_slice(self.serializer.as_bytes());
         for segment in &self.segments {
-            let end = segment.sealed.unwrap_or(SealedEnd {
-                len_bytes: 0,
-                last_sequence: 0,
-            });
+            let end = segment.end;
             out.extend_from_slice(&segment.id.to_le_bytes());
-            out.push(if segment.sealed.is_some() { 2 } else { 1 });
+            out.push(if segment.is_sealed { 2 } else { 1 });
             out.extend_from_slice(&[0; 3]);
             out.extend_from_slice(&end.len_bytes.to_le_bytes());
             out.extend_from_slice(&segment.first_sequence.to_le_bytes());
@@ -162,10 +162,10 @@ impl Manifest {
     }
 
     fn check_numbers(&self) -> Result<(), Defect> {
-        let sequences = self.segments.iter().map(|segment| {
-            let last = segment.sealed.map_or(0, |end| end.last_sequence);
-            last.max(segment.first_sequence)
-        });
+        let sequences = self
+            .segments
+            .iter()
+            .map(|segment| segment.end.last_sequence.max(segment.first_sequence));
         let largest = sequences.max().unwrap_or(0).max(self.generation);
         if largest <= SEQUENCE_MAX && self.epoch <= EPOCH_MAX {
             Ok(())
@@ -179,9 +179,8 @@ impl Manifest {
     fn check_order(&self) -> Result<(), Defect> {
         let rising = self.segments.windows(2).all(|pair| {
             pair[0].id < pair[1].id
-                && pair[0]
-                    .sealed
-                    .is_some_and(|end| end.last_sequence < pair[1].first_sequence)
+                && pair[0].is_sealed
+                && pair[0].end.last_sequence < pair[1].first_sequence
         });
         let ids_name_files = self.segments.iter().all(|segment| segment.id > 0);
         if rising && ids_name_files {
@@ -193,12 +192,9 @@ impl Manifest {
 }
 
 fn decode_segment(bytes: &[u8]) -> Result<SegmentEntry, Defect> {
-    let sealed = match bytes[4] {
-        1 => None,
-        2 => Some(SealedEnd {
-            len_bytes: read_u64(bytes, 8),
-            last_sequence: read_u64(bytes, 24),
-        }),
+    let is_sealed = match bytes[4] {
+        1 => false,
+        2 => true,
         _ => {
             return Err(Defect::Damaged(
                 "a segment in the manifest is in no known state",
@@ -208,7 +204,11 @@ fn decode_segment(bytes: &[u8]) -> Result<SegmentEntry, Defect> {
     Ok(SegmentEntry {
         id: read_u32(bytes, 0),
         first_sequence: read_u64(bytes, 16),
-        sealed,
+        is_sealed,
+        end: SegmentEnd {
+            len_bytes: read_u64(bytes, 8),
+            last_sequence: read_u64(bytes, 24),
+        },
     })
 }
 
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let end = SealedEnd {
+        let end = SegmentEnd {
             len_bytes: 4000,
             last_sequence: 41,
         };
@@ -231,12 +231,14 @@ mod tests {
                 SegmentEntry {
                     id: 1,
                     first_sequence: 1,
-                    sealed: Some(end),
+                    is_sealed: true,
+                    end,
                 },
                 SegmentEntry {
                     id: 2,
                     first_sequence: 42,
-                    sealed: None,
+                    is_sealed: false,
+                    end: SegmentEnd::default(),
                 },
             ],
         }

@@ -72,9 +72,11 @@
 //! | 56+n | 32 each | segments in log order, see below |
 //! | end-4 | 4 | CRC of all bytes from 16 to here, unseeded |
 //!
-//! A segment in the manifest: id (4), state (1: 1 active, 2 sealed), zero (3), length in bytes of
-//! a sealed one, else 0 (8), first sequence number (8), last sequence number of a sealed one, else
-//! 0 (8). Only the last segment may be active.
+//! A segment in the manifest: id (4), state (1: 1 active, 2 sealed), zero (3), length in bytes (8),
+//! first sequence number (8), last sequence number (8). Only the last segment may be active. Of a
+//! sealed one, length and last sequence number are its end; of an active one, an end that was
+//! durable when the manifest was written, by a clean close say, and below which nothing may be
+//! missing; 0 and 0 if none is known.
 //!
 //! # Versions
 //!

@@ -16,7 +16,7 @@ use super::{Log, Tail, manifest};
 use crate::error::Error;
 use crate::format::checksum::Stamp;
 use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::format::manifest::{Manifest, SealedEnd, SegmentEntry};
+use crate::format::manifest::{Manifest, SegmentEnd, SegmentEntry};
 use crate::format::record::{Frame, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordKind, seal_record};
 use crate::limits::{ALLOCATE_BYTES_MAX, ALLOCATE_BYTES_MIN, SEGMENT_FILE_BYTES_MAX};
 
@@ -79,26 +79,48 @@ impl Writer {
         })
     }
 
-    /// Syncs the log, then appends a seal mark and syncs that, unless the last record is one.
+    /// What a clean close leaves: all durable, a seal mark as the last record, and a manifest that
+    /// knows how far the log reaches. What is there already is not written again.
     ///
     /// # Errors
-    /// Any failed write or sync, poisoning. A full disk is no error: the mark is left out, and
-    /// the last record is protected a little less.
+    /// Any failed write or sync, poisoning. A full disk is no error: the mark or the manifest is
+    /// left out, and the end of the log is protected a little less.
     pub(crate) fn seal_mark(&mut self, log: &Log) -> Result<(), Fault> {
         log.sync()?;
         let Some(active) = self.active.as_ref() else {
             return Ok(());
         };
-        if active.marked || self.allocate(u64::from(RECORD_HEADER_BYTES)).is_err() {
-            return Ok(());
+        if !active.marked && self.allocate(u64::from(RECORD_HEADER_BYTES)).is_ok() {
+            let stamp = Stamp {
+                sequence: self.sequence,
+                epoch: self.manifest.epoch,
+            };
+            let mut record = vec![0; RECORD_HEADER_BYTES as usize];
+            self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
+            log.sync()?;
         }
-        let stamp = Stamp {
-            sequence: self.sequence,
-            epoch: self.manifest.epoch,
+        // CRASH: the mark protects the last batch; the manifest is the one before.
+        self.note_end(log)
+    }
+
+    /// Makes the manifest know that the log is durable up to its end, as it is now.
+    fn note_end(&mut self, log: &Log) -> Result<(), Fault> {
+        let end = SegmentEnd {
+            len_bytes: u64::from(self.active_mut().end),
+            last_sequence: self.sequence,
         };
-        let mut record = vec![0; RECORD_HEADER_BYTES as usize];
-        self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
-        log.sync()
+        let mut manifest = self.manifest.clone();
+        match manifest.segments.last_mut() {
+            Some(last) if last.end != end => last.end = end,
+            _ => return Ok(()),
+        }
+        manifest.generation += 1;
+        match manifest::save(log.vfs.as_ref(), &log.directory, &manifest) {
+            Ok(()) => self.manifest = manifest,
+            Err(fault) if fault.poisons => return Err(fault),
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// Writes a sealed record at the end of the active segment, where there is room for it.
@@ -230,16 +252,18 @@ impl Writer {
         manifest.generation += 1;
         if let (Some(active), Some(last)) = (&self.active, manifest.segments.last_mut()) {
             let len_bytes = u64::from(active.end);
-            last.sealed = Some(SealedEnd {
+            last.is_sealed = true;
+            last.end = SegmentEnd {
                 len_bytes,
                 last_sequence: self.sequence,
-            });
+            };
         }
         let first_sequence = next.first_sequence;
         manifest.segments.push(SegmentEntry {
             id: next.id,
             first_sequence,
-            sealed: None,
+            is_sealed: false,
+            end: SegmentEnd::default(),
         });
         manifest
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use happystore::ErrorKind;
 
-use crate::support::{assert_refused, real, with_threads};
+use crate::support::{Place, assert_refused, real, with_threads};
 
 #[test]
 fn a_close_that_waited_in_vain_closes_nothing_and_can_be_tried_again() {
@@ -48,4 +48,39 @@ fn a_close_waits_for_the_transaction_of_another_thread_which_commits() {
     assert_refused(store.get::<i32>("a"), ErrorKind::Closed, &[]);
     drop(store);
     assert_eq!(place.open().get::<i32>("a").unwrap(), Some(1));
+}
+
+#[test]
+fn what_a_clean_close_has_made_whole_cannot_be_cut_off_unnoticed() {
+    let fill = |place: &Place| {
+        let store = place.open();
+        store
+            .bulk_set((0..150).map(|n| (format!("{n:03}"), vec![7_u8; 1000])))
+            .unwrap();
+        store.set("last", &1).unwrap();
+        store.close().unwrap();
+        let segment = place.path().join("00000001.seg");
+        let bytes = std::fs::read(&segment).unwrap();
+        (segment, bytes)
+    };
+    for cut in [40_000, 100_000, 150_000] {
+        let place = real();
+        let (segment, bytes) = fill(&place);
+        std::fs::write(&segment, &bytes[..cut]).unwrap();
+        assert_refused(
+            place.options().open(place.path()),
+            ErrorKind::Corrupt,
+            &["00000001.seg"],
+        );
+        let mut zeroed = bytes.clone();
+        zeroed[cut..].fill(0);
+        std::fs::write(&segment, &zeroed).unwrap();
+        assert_refused(
+            place.options().open(place.path()),
+            ErrorKind::Corrupt,
+            &["00000001.seg"],
+        );
+        std::fs::write(&segment, &bytes).unwrap();
+        assert_eq!(place.open().query().count().unwrap(), 151);
+    }
 }

@@ -95,7 +95,7 @@ fn torn_tails_that_are_never_zeroed_are_noticed() {
             bait_percent: 0,
             twin_percent: 100,
         };
-        Case::of_taste(seed, 2, 8192, &taste)
+        Case::of_taste(seed, 4, 8192, &taste)
     };
     let plant = Some(Plant::NoZeroing);
     assert!(states_until(plant, true, any) < STATES_MAX);
