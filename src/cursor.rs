@@ -170,7 +170,14 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
 ///
 /// It owns its snapshot: it may outlive the transaction or the store handle it came from, and be
 /// sent to another thread. It reads in pages, holds no lock, and everything it returns is of one
-/// moment. Once it met an error it keeps returning it.
+/// moment.
+///
+/// **Once it met an error it keeps returning it, for ever**: what comes behind is never taken for
+/// the end. Stop at the first error, by `?` or `collect::<Result<_, _>>()`; an adapter that skips
+/// errors, such as `flatten()`, would never end.
+///
+/// An iterator over a transaction shows it as it was when the iterator was made; the first write
+/// while one lives copies the transaction's changes.
 ///
 /// # Examples
 /// ```

@@ -117,7 +117,7 @@ pub enum Error {
 
     /// A stored value is not of the type asked for. The value is still there.
     #[error(
-        "cannot decode the value of key {key} as {type_name} with the serializer \"{serializer}\": {source}; ask for the type it was stored with"
+        "cannot decode the value of key {key} as {type_name} with the serializer \"{serializer}\": {source}; ask for the type it was stored with, through the same serializer"
     )]
     Decode {
         /// The key, shown for people.

@@ -38,36 +38,49 @@
 //!
 //! All keys are held in memory (values are not). One process at a time has a directory open for
 //! writing in this version, and space of overwritten values is not taken back yet.
-//!
-//! # Reading on
-//!
-//! The modules, in the order in which a value walks through them: `store`, `query`, `cursor`,
-//! `snapshot`, `traits`; `serializer`; `transaction`; `batch`; `engine`; `index` and `log`;
-//! `format`; `vfs`.
 
-mod batch;
-mod cursor;
-mod engine;
-mod error;
-mod format;
-mod index;
-mod key;
-pub mod limits;
-mod log;
-mod options;
-mod query;
-mod serializer;
-mod snapshot;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
 
+// In the order in which a value walks through them.
 mod store;
+
+mod query;
+
+mod cursor;
+
+mod snapshot;
+
 mod traits;
+
+mod options;
+
+mod serializer;
+
 mod transaction;
+
+mod batch;
+
+mod key;
+
+mod engine;
+
 mod upkeep;
+
+mod index;
+
+mod log;
+
+mod format;
+
+pub mod limits;
+
+mod error;
+
 #[cfg(feature = "sim")]
 pub mod vfs;
+
 #[cfg(not(feature = "sim"))]
 #[expect(
     unreachable_pub,

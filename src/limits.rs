@@ -1,8 +1,8 @@
 //! Every limit of a store: one constant each, with its unit, and how they relate.
 //!
-//! All rooms look here; a number that bounds something stands nowhere else. What is over a limit
-//! is refused by [`Error::TooLarge`](crate::Error::TooLarge) or
-//! [`Error::InvalidOption`](crate::Error::InvalidOption) before anything has changed.
+//! A number that bounds something stands nowhere else. What is over a limit is refused by
+//! [`Error::TooLarge`](crate::Error::TooLarge) or
+//! [`Error::InvalidOption`](crate::Error::InvalidOption), before anything has changed.
 
 use std::time::Duration;
 
@@ -37,13 +37,13 @@ pub const SERIALIZER_NAME_BYTES_MAX: usize = 64;
 /// The longest label, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 
-/// How long a writer waits for the writer lock unless another time is set.
+/// How long a writer waits for the writer lock unless another time is set: five seconds.
 pub const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// The longest wait for the writer lock that can be asked for: a year.
 pub const LOCK_TIMEOUT_MAX: Duration = Duration::from_hours(365 * 24);
 
-/// The shortest delay of [`Durability::Deferred`](crate::Durability::Deferred).
+/// The shortest delay of [`Durability::Deferred`](crate::Durability::Deferred): a millisecond.
 pub const DEFERRED_DELAY_MIN: Duration = Duration::from_millis(1);
 
 /// The longest delay of [`Durability::Deferred`](crate::Durability::Deferred): an hour.

@@ -33,6 +33,10 @@ pub enum Access {
     Exclusive,
     /// Reads alone; the store must exist. Any number of processes may read beside each other.
     /// Nothing in the directory is changed, not even repaired.
+    ///
+    /// In this version readers of this kind and a process that writes keep each other out: who
+    /// comes second waits, up to its lock timeout. Within one process, `Shared` readers wait for
+    /// nobody.
     ReadOnly,
 }
 
@@ -316,6 +320,21 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     }
 
     /// Keys of any bytes instead of UTF-8 strings; the kind is kept in the store.
+    ///
+    /// # Examples
+    /// Numbers in big-endian bytes are ordered as numbers:
+    /// ```
+    /// use happystore::Options;
+    ///
+    /// let store = Options::new().byte_keys().in_memory()?;
+    /// for number in [3_u64, 20, 100] {
+    ///     store.set(&number.to_be_bytes(), &number)?;
+    /// }
+    /// let from_ten = store.query().range(10_u64.to_be_bytes()..).pairs::<u64>()?;
+    /// assert_eq!(from_ten.len(), 2);
+    /// assert_eq!(from_ten[0].1, 20);
+    /// # Ok::<(), happystore::Error>(())
+    /// ```
     pub fn byte_keys(self) -> Options<S, [u8]> {
         let Self {
             serializer,
@@ -414,7 +433,12 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
 
     /// Opens the store in the directory `path`.
     ///
-    /// A directory that this process has open already shares its engine.
+    /// Missing parents of `path` are made too. Use a directory of its own for a store: other
+    /// files in it are left alone, but nothing keeps them apart.
+    ///
+    /// A directory that this process has open already shares its engine: durability, lock timeout
+    /// and label are this opening's own, the access must be the same, and all else stays as it
+    /// was.
     ///
     /// # Durability
     /// A store that was made is on disk when this returns. After a crash, what a reader sees

@@ -125,6 +125,22 @@ impl<'a, S: Serializer, K: Key + ?Sized> Query<'a, S, K> {
     }
 
     /// Only keys that come after `key` in the query's direction: to go on behind a page.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = happystore::Store::in_memory();
+    /// store.bulk_set((0..10).map(|n| (format!("log/{n}"), n)))?;
+    /// let mut last = String::new();
+    /// let mut seen = 0;
+    /// loop {
+    ///     let page = store.query().prefix("log/").after(&last).limit(4).pairs::<i32>()?;
+    ///     let Some((key, _)) = page.last() else { break };
+    ///     seen += page.len();
+    ///     last = key.clone();
+    /// }
+    /// assert_eq!(seen, 10);
+    /// # Ok::<(), happystore::Error>(())
+    /// ```
     pub fn after(mut self, key: impl AsRef<K>) -> Self {
         self.after = Some(key.as_ref().as_bytes().to_vec());
         self

@@ -119,7 +119,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
         }
     }
 
-    /// The value of `key`; `None` if it is missing.
+    /// The value of `key`; `None` if it is missing, as any key over the limit is.
     ///
     /// # Blocking
     /// Waits for nobody.
@@ -254,6 +254,10 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
 
     /// Runs `body` in a transaction: committed if it returns `Ok`; rolled back if it returns
     /// `Err`, panics, or returns what [`Transaction::abort`] gave.
+    ///
+    /// If the compiler cannot tell the error type, say it: `|tx| -> happystore::Result<_> { .. }`.
+    /// The closure returns, and does not call `commit`; a function that it calls takes
+    /// `&impl Write` or `&impl Read`, see [`Write`](crate::Write).
     ///
     /// `body` runs exactly once. It is `FnMut` so that the same closure can serve an optimistic
     /// engine one day. Inside, write through the transaction: writing through the store is

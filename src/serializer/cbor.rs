@@ -7,6 +7,9 @@ use super::{BoxError, Decode, Encode, Serializer};
 
 /// Values as CBOR: compact, self-describing, for anything `serde` can (de)serialize.
 ///
+/// A `Vec<u8>` is a list of numbers to `serde`, and takes up to two bytes each: wrap it with the
+/// crate `serde_bytes`, or store it [`with(Raw)`](crate::Store::with).
+///
 /// # Examples
 /// ```
 /// let store = happystore::Store::in_memory();
@@ -29,9 +32,20 @@ impl<V: Serialize + ?Sized> Encode<V> for Cbor {
     }
 }
 
+/// What the decoder means: its own words are made for its programmers.
+fn explain(error: ciborium::de::Error<std::io::Error>) -> BoxError {
+    use ciborium::de::Error;
+    match error {
+        Error::Semantic(_, what) => what.into(),
+        Error::Io(_) => "the bytes end within the value".into(),
+        Error::Syntax(at) => format!("byte {at} is not CBOR").into(),
+        Error::RecursionLimitExceeded => "it is nested too deeply".into(),
+    }
+}
+
 impl<V: DeserializeOwned> Decode<V> for Cbor {
     fn decode(&self, mut bytes: &[u8]) -> Result<V, BoxError> {
-        let value = ciborium::from_reader(&mut bytes)?;
+        let value = ciborium::from_reader(&mut bytes).map_err(explain)?;
         if bytes.is_empty() {
             Ok(value)
         } else {

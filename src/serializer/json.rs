@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 
 use super::{BoxError, Decode, Encode, Serializer};
 
-/// Values as UTF-8 JSON, for anything `serde` can (de)serialize.
+/// Values as UTF-8 JSON, for anything `serde` can (de)serialize. JSON has no `NaN` and no
+/// infinity: they become `null`, and do not come back as numbers.
 ///
 /// # Examples
 /// ```

@@ -97,7 +97,12 @@ struct Core {
 /// Made by `transaction` (a closure) or `begin` (a guard) of a [`Store`](crate::Store) or of
 /// another transaction. A guard that is dropped without [`Transaction::commit`] is rolled back.
 /// While a nested transaction is open, its parent answers [`Error::ChildActive`]. A transaction
-/// cannot be sent to another thread. `E` is the error type of the closure it is given to.
+/// cannot be sent to another thread.
+///
+/// `E` is the error type of the closure it is given to, and of the closures nested in that. A
+/// function that is called from closures of several error types takes `&impl Write` instead of a
+/// transaction, see [`Write`](crate::Write); a nested closure with an error type of its own is
+/// `Write::transaction(tx, ..)`.
 ///
 /// # Examples
 /// ```
