@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use happystore::ErrorKind;
+use happystore::vfs::sim::World;
+use happystore::{Durability, ErrorKind, Options, Store};
 
 use crate::support::{Place, assert_refused, real, with_threads};
 
@@ -82,5 +83,26 @@ fn what_a_clean_close_has_made_whole_cannot_be_cut_off_unnoticed() {
         );
         std::fs::write(&segment, &bytes).unwrap();
         assert_eq!(place.open().query().count().unwrap(), 151);
+    }
+}
+
+#[test]
+fn a_close_makes_all_durable_even_while_another_opening_goes_on() {
+    let world = World::new(1);
+    let process = world.process();
+    let open = || {
+        let options = Options::new().vfs(process.clone());
+        options.durability(Durability::Os).open("/s").unwrap()
+    };
+    let (first, second) = (open(), open());
+    first.set("a", &1).unwrap();
+    first.close().unwrap();
+    second.set("not promised", &2).unwrap();
+    for image in world.journal().last_point(64, 1).images() {
+        let after: Store = Options::new()
+            .vfs(World::from_image(image, 1).process())
+            .open("/s")
+            .unwrap();
+        assert_eq!(after.get::<i32>("a").unwrap(), Some(1));
     }
 }

@@ -79,7 +79,7 @@ fn other_process() {
         "deferred" => options.durability(Durability::Deferred(Duration::from_secs(1))),
         _ => options,
     };
-    let store = options.open(path).unwrap();
+    let store = options.open(&path).unwrap();
     println!("other: open");
     for line in std::io::stdin().lines() {
         match line.unwrap().as_str() {
@@ -88,10 +88,28 @@ fn other_process() {
                 println!("other: closed");
             }
             "write for ever" => write_for_ever(&store),
+            "fork" => println!("other: {:?}", fork_and_open(Path::new(&path))),
             "read" => println!("other: {:?}", store.get::<i32>("a").unwrap()),
             other => panic!("unknown: {other}"),
         }
     }
+}
+
+/// Forks, and opens the store in the child: whether that finds it locked, by its parent. Done in
+/// a process without other threads, whose mutexes the child would find held for ever.
+fn fork_and_open(path: &Path) -> bool {
+    // SAFETY: no other thread of this process does anything, and the child ends without unwinding.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let opened = impatient(path);
+        let locked = opened.is_err_and(|error| error.kind() == ErrorKind::LockTimeout);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(i32::from(!locked)) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child made above, with a valid place for its status.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    status == 0
 }
 
 /// Says what it has committed, each after the commit has returned.
@@ -139,6 +157,15 @@ fn a_second_process_is_told_who_holds_the_store() {
 }
 
 #[test]
+fn a_forked_child_that_opens_the_store_is_another_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut other = Other::open(directory.path(), "");
+    other.tell("fork");
+    assert_eq!(other.answer(), "true");
+    other.kill();
+}
+
+#[test]
 fn a_second_process_waits_until_the_first_has_closed() {
     let directory = tempfile::tempdir().unwrap();
     let mut other = Other::open(directory.path(), "");
@@ -164,10 +191,11 @@ fn readers_of_several_processes_read_beside_each_other_and_not_beside_a_writer()
         reader.tell("read");
         assert_eq!(reader.answer(), "Some(7)");
     }
-    assert_eq!(
-        impatient(directory.path()).unwrap_err().kind(),
-        ErrorKind::LockTimeout
-    );
+    let error = impatient(directory.path()).unwrap_err();
+    let Error::LockTimeout { holder, .. } = &error else {
+        panic!("{error}")
+    };
+    assert!(holder.is_none(), "nobody who writes holds it: {error}");
     readers.into_iter().for_each(Other::kill);
     impatient(directory.path()).unwrap();
 }
