@@ -293,7 +293,10 @@ impl Opening {
             return Err(self.engine.closed_error());
         }
         let released = registry::release(&self.engine, self.lock_timeout);
-        if released.is_err() && !self.engine.is_closed() {
+        if matches!(
+            released,
+            Err(Error::LockTimeout { .. } | Error::WouldDeadlock { .. })
+        ) {
             // A transaction is still open: nothing has ended, and the last handle closes the store.
             self.closing.store(false, Ordering::Release);
         } else {

@@ -1,9 +1,10 @@
 //! Closing beside other threads: it waits for a transaction, and ends all or nothing.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use happystore::vfs::sim::World;
+use happystore::vfs::sim::{Fault, FaultEffect, World};
 use happystore::{Durability, ErrorKind, Options, Store};
 
 use crate::support::{Place, assert_refused, real, with_threads};
@@ -105,4 +106,22 @@ fn a_close_makes_all_durable_even_while_another_opening_goes_on() {
             .unwrap();
         assert_eq!(after.get::<i32>("a").unwrap(), Some(1));
     }
+}
+
+#[test]
+fn a_close_that_reports_a_failure_leaves_another_opening_open() {
+    let world = World::new(1);
+    let process = world.process();
+    let open = || {
+        let options = Options::new().vfs(process.clone());
+        options.durability(Durability::Os).open("/s").unwrap()
+    };
+    let (first, second): (Store, Store) = (open(), open());
+    first.set("a", &1).unwrap();
+    world.fail_call(1, Fault::once(FaultEffect::Clean, io::ErrorKind::Other));
+    assert_refused(first.close(), ErrorKind::Io, &["00000001.seg"]);
+    assert_eq!(second.get::<i32>("a").unwrap(), Some(1));
+    assert_refused(second.set("b", &2), ErrorKind::Poisoned, &["/s"]);
+    assert_refused(second.close(), ErrorKind::Poisoned, &["/s"]);
+    open().set("b", &2).unwrap();
 }
