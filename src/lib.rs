@@ -78,6 +78,8 @@ pub mod limits;
 
 mod error;
 
+mod failpoint;
+
 #[cfg(feature = "sim")]
 pub mod vfs;
 
@@ -91,6 +93,8 @@ mod vfs;
 
 pub use cursor::Iter;
 pub use error::{Cause, Error, ErrorKind, Holder, Result};
+#[cfg(feature = "failpoints")]
+pub use failpoint::FAILPOINTS;
 pub use key::Key;
 pub use options::{Access, Compaction, Create, Durability, OpenProgress, Options};
 pub use query::{KeyRange, Query, Scan};

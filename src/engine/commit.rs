@@ -12,6 +12,7 @@ use super::Engine;
 use super::writer_lock::WriteTurn;
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::failpoint;
 use crate::log::fault::Fault;
 use crate::log::location::{Location, Version};
 use crate::log::writer::Appended;
@@ -79,11 +80,13 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         let (engine, writer) = self.parts();
         let (record, count) = batch.record_mut();
         let appended = writer.append(&engine.log, record, count)?;
+        failpoint::hit!("commit-appended");
         if durability == Durability::Sync {
             // CRASH: the batch is there or not, as a whole; nobody was told either way.
             engine.log.sync()?;
         }
         engine.index_batch(batch, &appended);
+        failpoint::hit!("commit-indexed");
         engine
             .visible
             .store(appended.stamp.sequence, Ordering::Release);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::replay::replay;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::format::header::SEGMENT_HEADER_BYTES;
 use crate::format::manifest::{Manifest, SegmentEntry};
 use crate::index::Index;
@@ -157,6 +158,7 @@ impl<'a> Recovery<'a> {
             let end = if is_sealed { offset } else { file_bytes };
             repair::settle(segment, scanner.synced_upto(), offset, end)
                 .map_err(|fault| fault.error)?;
+            failpoint::hit!("recovery-settled");
             if let TailState::Torn { end } = tail {
                 self.raise_epoch(segment, scanner, end)?;
             }

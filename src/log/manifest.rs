@@ -8,6 +8,7 @@ use std::path::Path;
 use super::fault::Fault;
 use super::file_name::{MANIFEST, MANIFEST_TEMPORARY};
 use crate::error::{Error, Result, is_disk_full};
+use crate::failpoint;
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::format::{Defect, FORMAT_VERSION};
 use crate::vfs::{NodeKind, OpenMode, Vfs};
@@ -60,10 +61,12 @@ pub(crate) fn save(vfs: &dyn Vfs, directory: &Path, manifest: &Manifest) -> Resu
     file.sync()
         .map_err(|error| Fault::poison("sync", &temporary, error))?;
     // CRASH: the old manifest still counts; opening removes the temporary one.
+    failpoint::hit!("manifest-written");
     let path = directory.join(MANIFEST);
     vfs.rename(&temporary, &path)
         .map_err(|error| Fault::poison("rename", &temporary, error))?;
     // CRASH: either manifest counts; nothing that only one of them lists holds records yet.
+    failpoint::hit!("manifest-renamed");
     vfs.sync_dir(directory)
         .map_err(|error| Fault::poison("sync", directory, error))
 }

@@ -7,6 +7,7 @@
 use super::fault::Fault;
 use super::segment::Segment;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::format::record::{RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader};
 
 /// How much is looked at, or zeroed, in one go.
@@ -68,6 +69,7 @@ pub(crate) fn settle(
         at = next;
     }
     zero(segment, offset, end)?;
+    failpoint::hit!("recovery-zeroed");
     segment
         .file
         .sync()

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::segment::Segment;
 use crate::error::Error;
+use crate::failpoint;
 use crate::vfs::{Signal, Vfs};
 
 /// How long a waiter sleeps before it looks again, woken or not.
@@ -132,7 +133,9 @@ impl GrowingTail {
     /// Syncs what is before the end of `tail`, and wakes those who wait for it.
     fn run(&self, tail: &Tail) {
         let segment = &tail.segment;
+        failpoint::hit!("sync-before");
         let synced = segment.file.sync();
+        failpoint::hit!("sync-after");
         let mut state = self.lock();
         state.is_syncing = false;
         match synced {

@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::segment::Segment;
 use super::{Log, Tail, manifest};
 use crate::error::Error;
+use crate::failpoint;
 use crate::format::checksum::Stamp;
 use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::manifest::{Manifest, SegmentEnd, SegmentEntry};
@@ -96,8 +97,10 @@ impl Writer {
                 epoch: self.manifest.epoch,
             };
             let mut record = vec![0; RECORD_HEADER_BYTES as usize];
+            failpoint::hit!("close-synced");
             self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
             log.sync()?;
+            failpoint::hit!("close-marked");
         }
         // CRASH: the mark protects the last batch; the manifest is the one before.
         self.note_end(log)
@@ -216,6 +219,7 @@ impl Writer {
         // Asked before the manifest counts: nothing behind it may fail and be called harmless.
         let allocated = segment.file_bytes().map_err(Fault::harmless)?;
         // CRASH: a segment that no manifest lists; opening removes it.
+        failpoint::hit!("roll-over-created");
         let manifest = self.next_manifest(&segment);
         if let Err(fault) = manifest::save(vfs, &log.directory, &manifest) {
             if !fault.poisons {
@@ -225,6 +229,7 @@ impl Writer {
             return Err(fault);
         }
         // CRASH: the new segment is listed and empty; the old one is sealed and durable.
+        failpoint::hit!("roll-over-listed");
         let mut segments = log.segments().as_ref().clone();
         segments.push(segment.clone());
         let (end, synced) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
