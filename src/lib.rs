@@ -80,6 +80,8 @@ mod error;
 
 mod failpoint;
 
+mod sync;
+
 #[cfg(feature = "sim")]
 pub mod vfs;
 

@@ -1,8 +1,12 @@
-//! The one write path: a batch is appended, made durable, indexed, published.
+//! The one write path: a batch is appended, indexed, made durable together with others, published.
 //!
-//! A [`WriteTurn`] comes in with a [`Batch`]; nothing else appends user data. What a crash in the
-//! middle leaves: before the append, nothing; during it, a torn tail that repair zeroes; after
-//! it and before the sync, a batch that is there or not as a whole; after the sync, the batch.
+//! A [`WriteTurn`] comes in with a [`Batch`]; nothing else appends user data. The writer lock is
+//! held for the first two steps alone: the next writer works on top of what is appended, while
+//! readers see what is published. A commit returns when readers see it.
+//!
+//! What a crash in the middle leaves: before the append, nothing; during it, a torn tail that
+//! repair zeroes; after it and before the sync, a batch that is there or not as a whole, and that
+//! no reader was shown if it was to be durable; after the sync, the batch.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -44,23 +48,46 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         self.parts().1.sequence
     }
 
-    /// Commits `batch`: all of it, or nothing.
+    /// Commits `batch`: all of it, or nothing. The writer lock goes back as soon as the batch is
+    /// appended; what is waited for afterwards is shared with other commits.
     ///
     /// # Durability
-    /// As `durability` says.
+    /// As `durability` says. What the turn has read is as durable as it was to be, also if there
+    /// is nothing to commit.
     ///
     /// # Errors
     /// `DiskFull`, and nothing has changed. Any other error poisons the store: whether the batch
     /// is there is known after reopening.
-    pub(crate) fn commit(&mut self, batch: &mut Batch, durability: Durability) -> Result<()> {
+    pub(crate) fn commit(mut self, batch: &mut Batch, durability: Durability) -> Result<()> {
         self.engine.check_writable()?;
-        if batch.is_empty() {
+        // Still true when this turn is dropped by a panic: then the store is poisoned.
+        self.committing = true;
+        // A failure is known before the next writer begins.
+        let appended = self
+            .append(batch, durability)
+            .map_err(|fault| self.engine.failed(fault));
+        self.give_back();
+        let done = appended.and_then(|reached| self.engine.wait_for(reached));
+        self.committing = false;
+        done?;
+        if !batch.is_empty() {
+            self.engine.counters.commits.fetch_add(1, Ordering::Relaxed);
+            let added = batch.record_mut().1 as usize;
+            self.engine.index.prune(&self.engine.horizon(), added);
+        }
+        Ok(())
+    }
+
+    /// Ends without a commit; waits until readers see the batch `sequence`, which was read.
+    ///
+    /// # Errors
+    /// `Io` of the sync that failed.
+    pub(crate) fn end(mut self, sequence: u64) -> Result<()> {
+        if self.engine.is_forked() {
             return Ok(());
         }
-        self.committing = true;
-        let done = self.append_and_publish(batch, durability);
-        self.committing = false;
-        done.map_err(|fault| self.engine.failed(fault))
+        self.give_back();
+        self.engine.wait_visible(sequence)
     }
 
     /// Makes all durable and writes the seal mark of a clean close.
@@ -72,34 +99,58 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         Ok(())
     }
 
-    fn append_and_publish(
-        &mut self,
-        batch: &mut Batch,
-        durability: Durability,
-    ) -> Result<(), Fault> {
+    /// Appends `batch` and gives its keys their new versions; says what its commit waits for.
+    fn append(&mut self, batch: &mut Batch, durability: Durability) -> Result<Reached, Fault> {
         let (engine, writer) = self.parts();
+        if batch.is_empty() {
+            return Ok(Reached::Visible(writer.sequence));
+        }
         let (record, count) = batch.record_mut();
         let appended = writer.append(&engine.log, record, count)?;
+        // CRASH: the batch is there or not, as a whole; nobody was told either way.
         failpoint::hit!("commit-appended");
-        if durability == Durability::Sync {
-            // CRASH: the batch is there or not, as a whole; nobody was told either way.
-            engine.log.sync()?;
-        }
         engine.index_batch(batch, &appended);
         failpoint::hit!("commit-indexed");
+        let sequence = appended.stamp.sequence;
+        let is_awaited = durability == Durability::Sync;
+        let segment = &appended.segment;
         engine
-            .visible
-            .store(appended.stamp.sequence, Ordering::Release);
-        engine.counters.commits.fetch_add(1, Ordering::Relaxed);
-        engine.index.prune(&engine.horizon(), count as usize);
-        if let Durability::Deferred(delay) = durability {
-            engine.sync_within(delay)?;
+            .log
+            .note_end(segment, appended.end, sequence, is_awaited);
+        match durability {
+            Durability::Deferred(delay) if !engine.sync_within(delay) => Ok(Reached::Durable),
+            _ => Ok(Reached::Visible(sequence)),
         }
-        Ok(())
     }
 }
 
+/// What the log must have reached before a commit returns.
+#[derive(Clone, Copy)]
+enum Reached {
+    /// Readers see the commit. If it is to be durable first, it is, and so is what it rests on.
+    Visible(u64),
+    /// All that is appended is durable.
+    Durable,
+}
+
 impl Engine {
+    fn wait_for(&self, reached: Reached) -> Result<()> {
+        match reached {
+            Reached::Visible(sequence) => self.wait_visible(sequence),
+            Reached::Durable => self.log.sync().map_err(|fault| self.failed(fault)),
+        }
+    }
+
+    /// Waits until readers see the batch `sequence`, which a write transaction has read.
+    ///
+    /// # Errors
+    /// `Io` of the sync that failed.
+    pub(crate) fn wait_visible(&self, sequence: u64) -> Result<()> {
+        self.log
+            .wait_visible(sequence)
+            .map_err(|fault| self.failed(fault))
+    }
+
     /// Gives each key of `batch` its new version.
     fn index_batch(&self, batch: &Batch, appended: &Appended) {
         let horizon = self.horizon();

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use super::Engine;
-use crate::log::fault::Fault;
 use crate::vfs::{Next, Worker};
 
 /// When the next background sync is due, and who does it.
@@ -63,32 +62,31 @@ enum Due {
 }
 
 impl Engine {
-    /// Sees to it that all that is appended by now is durable within `delay`. The caller holds
-    /// the writer lock.
-    pub(super) fn sync_within(&self, delay: Duration) -> Result<(), Fault> {
+    /// Sees to it that all that is appended by now is durable within `delay`; false if the caller
+    /// has to, because there is no worker. The caller holds the writer lock.
+    pub(super) fn sync_within(&self, delay: Duration) -> bool {
         if !self
             .deferred
             .bring_forward(self.vfs.monotonic().saturating_add(delay))
         {
-            return Ok(());
+            return true;
         }
         if let Some(worker) = self.deferred.worker.get() {
             worker.wake();
-            return Ok(());
+            return true;
         }
         let engine = self.deferred.engine.get().cloned().unwrap_or_default();
         let step = Box::new(move || match engine.upgrade() {
             Some(engine) => engine.deferred_step(),
             None => Next::Done,
         });
-        if let Ok(worker) = self.vfs.spawn("happystore-sync", step) {
+        let spawned = self.vfs.spawn("happystore-sync", step);
+        let is_spawned = spawned.is_ok();
+        if let Ok(worker) = spawned {
             // OK because only the holder of the writer lock comes here.
             let _ = self.deferred.worker.set(worker);
-            Ok(())
-        } else {
-            // Without a worker the promise is kept at once.
-            self.log.sync()
         }
+        is_spawned
     }
 
     fn deferred_step(&self) -> Next {

@@ -72,7 +72,6 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     writer_lock: writer_lock::WriterLock,
     pins: snapshot::Pins,
-    visible: AtomicU64,
     deferred: deferred::Deferred,
     closed: AtomicBool,
     poison: OnceLock<Arc<str>>,
@@ -167,7 +166,7 @@ impl Engine {
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
         self.check_open()?;
-        let version = self.index.get_visible(key, &self.visible);
+        let version = self.index.get_visible(key, self.log.visible());
         version
             .map(|version| self.read_version(key, version, take))
             .transpose()
@@ -207,7 +206,7 @@ impl Engine {
     /// Whether `key` is there, for a reader without a pin.
     pub(crate) fn has_visible(&self, key: &[u8]) -> Result<bool> {
         self.check_open()?;
-        Ok(self.index.get_visible(key, &self.visible).is_some())
+        Ok(self.index.get_visible(key, self.log.visible()).is_some())
     }
 
     /// Makes everything that is committed by now durable.
@@ -227,12 +226,12 @@ impl Engine {
 
     /// The sequence number of the newest visible batch.
     pub(crate) fn visible(&self) -> u64 {
-        self.visible.load(Ordering::Acquire)
+        self.log.visible().load(Ordering::Acquire)
     }
 
     /// Which sequence numbers somebody reads at.
     fn horizon(&self) -> Horizon {
-        self.pins.horizon(&self.visible)
+        self.pins.horizon(self.log.visible())
     }
 
     fn poison(&self, cause: &str) {

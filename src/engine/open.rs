@@ -7,7 +7,7 @@
 //! repeated at any point.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::{Counters, Engine, Identity, Opening, deferred, registry, snapshot};
 use crate::error::{Error, Result};
 use crate::format::manifest::{KeyKind, Manifest};
 use crate::index::Index;
+use crate::log::directory::Directory;
 use crate::log::writer::Writer;
 use crate::log::{self, Log, has_segments, manifest, remove_leftovers};
 use crate::options::{Access, Create, Settings};
@@ -180,7 +181,8 @@ fn recover(
     wanted: &Wanted<'_>,
 ) -> Result<Recovered> {
     let read_only = settings.access == Access::ReadOnly;
-    let manifest = load_or_create(vfs.as_ref(), directory, settings, wanted)?;
+    let opened = Directory::open(vfs.as_ref(), directory)?;
+    let manifest = load_or_create(vfs.as_ref(), &opened, settings, wanted)?;
     let serializer = manifest.serializer.clone();
     check_identity(directory, manifest.key_kind, &serializer, settings, wanted)?;
     let identity = Identity {
@@ -192,7 +194,7 @@ fn recover(
     };
     remove_leftovers(vfs.as_ref(), directory, &manifest, read_only).map_err(|fault| fault.error)?;
     let segment_bytes = u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX);
-    let log = Log::new(vfs.clone(), directory.to_owned(), segment_bytes);
+    let log = Log::new(vfs.clone(), opened, segment_bytes);
     let index = Index::new();
     let writer = Recovery::new(&log, &index, settings, manifest).run()?;
     Ok(Recovered {
@@ -221,7 +223,6 @@ fn start(
         log,
         index,
         counters: Counters::default(),
-        visible: AtomicU64::new(writer.sequence),
         writer_lock: WriterLock::new(writer, settings.label.clone()),
         pins: snapshot::Pins::default(),
         deferred: deferred::Deferred::default(),
@@ -270,25 +271,24 @@ fn refuse_missing(vfs: &dyn Vfs, directory: &Path, settings: &Settings) -> Resul
 
 fn load_or_create(
     vfs: &dyn Vfs,
-    directory: &Path,
+    directory: &Directory,
     settings: &Settings,
     wanted: &Wanted<'_>,
 ) -> Result<Manifest> {
-    if let Some(manifest) = manifest::load(vfs, directory)? {
+    if let Some(manifest) = manifest::load(vfs, &directory.path)? {
         if settings.create == Create::New {
             return Err(Error::AlreadyExists {
-                path: directory.to_owned(),
+                path: directory.path.clone(),
             });
         }
         // CRASH: whoever renamed this manifest may have been killed before it synced the directory.
         // Records of what only this manifest says, removals of what only the one before lists, and
         // what readers are shown must not come before it.
-        vfs.sync_dir(directory)
-            .map_err(|error| Error::io("sync", directory, error))?;
+        directory.sync().map_err(|fault| fault.error)?;
         return Ok(manifest);
     }
-    let path = directory.join(log::file_name::MANIFEST);
-    if has_segments(vfs, directory)? {
+    let path = directory.path.join(log::file_name::MANIFEST);
+    if has_segments(vfs, &directory.path)? {
         // The manifest is durable before the first segment is made, so no crash leaves this.
         return Err(Error::corrupt(
             &path,
@@ -296,7 +296,7 @@ fn load_or_create(
             "it is gone, though there are segments",
         ));
     }
-    make_durable(vfs, directory)?;
+    make_durable(vfs, &directory.path)?;
     let manifest = Manifest {
         store_id: vfs.unique_id(),
         generation: 1,
@@ -317,7 +317,7 @@ fn make_durable(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
     else {
         return Ok(());
     };
-    match vfs.sync_dir(parent) {
+    match vfs.directory(parent).and_then(|parent| parent.sync()) {
         // Who may not read the parent has not made an entry in it either.
         Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
             Err(Error::io("sync", parent, error))

@@ -17,7 +17,7 @@ use crate::log::repair::{self, Tail as TailState};
 use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
 use crate::log::writer::{Active, Writer};
-use crate::log::{Log, Segments, Tail, manifest};
+use crate::log::{Log, Segments, manifest};
 use crate::options::{Access, OpenProgress, Settings};
 use crate::vfs::OpenMode;
 
@@ -80,12 +80,8 @@ impl<'a> Recovery<'a> {
             }
         }
         self.report(total_bytes, total_bytes);
-        let tail = active.as_ref().map(|active: &Active| Tail {
-            segment: active.segment.clone(),
-            end: active.end,
-            synced: active.end,
-        });
-        self.log.install(segments, tail);
+        let end = active.as_ref().map_or(0, |active: &Active| active.end);
+        self.log.install(segments, end, sequence);
         Ok(Writer {
             manifest: self.manifest.clone(),
             sequence,
@@ -99,7 +95,7 @@ impl<'a> Recovery<'a> {
         } else {
             OpenMode::Write
         };
-        let (vfs, directory) = (self.log.vfs.as_ref(), &self.log.directory);
+        let (vfs, directory) = (self.log.vfs.as_ref(), &self.log.directory.path);
         let store_id = &self.manifest.store_id;
         let open = |entry: &SegmentEntry| {
             let mode = if entry.is_sealed {

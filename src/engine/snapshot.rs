@@ -87,7 +87,7 @@ impl Pin {
         opening.check_open()?;
         let engine = &opening.engine;
         engine.check_open()?;
-        let sequence = engine.pins.add(&engine.visible, at);
+        let sequence = engine.pins.add(engine.log.visible(), at);
         Ok(Self {
             opening: opening.clone(),
             sequence,

@@ -42,9 +42,9 @@ struct Running {
 /// The right to write, until dropped.
 pub(crate) struct WriteTurn<E: Deref<Target = Engine>> {
     pub(super) engine: E,
-    /// `None` only while being dropped.
+    /// `None` once it was given back.
     writer: Option<Box<Writer>>,
-    /// Whether a commit is on its way; still true at the end if it panicked.
+    /// Whether a commit is on its way; still true when the turn is dropped if it panicked.
     pub(super) committing: bool,
 }
 
@@ -200,8 +200,15 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         let writer = self
             .writer
             .as_mut()
-            .expect("OK because only drop takes the writer out");
+            .expect("OK because it is given back at the end of a commit, which consumes the turn");
         (&self.engine, writer)
+    }
+
+    /// Ends the right to write. A second call does nothing.
+    pub(super) fn give_back(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.engine.writer_lock.give_back(writer);
+        }
     }
 }
 
@@ -214,8 +221,6 @@ impl<E: Deref<Target = Engine>> Drop for WriteTurn<E> {
         if self.committing {
             self.engine.poison("a panic inside a commit");
         }
-        if let Some(writer) = self.writer.take() {
-            self.engine.writer_lock.give_back(writer);
-        }
+        self.give_back();
     }
 }

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::directory::Directory;
 use super::fault::Fault;
 use super::file_name::{MANIFEST, MANIFEST_TEMPORARY};
 use crate::error::{Error, Result, is_disk_full};
@@ -40,8 +41,8 @@ pub(crate) fn load(vfs: &dyn Vfs, directory: &Path) -> Result<Option<Manifest>> 
 }
 
 /// Replaces the manifest of `directory`; durable on return.
-pub(crate) fn save(vfs: &dyn Vfs, directory: &Path, manifest: &Manifest) -> Result<(), Fault> {
-    let temporary = directory.join(MANIFEST_TEMPORARY);
+pub(crate) fn save(vfs: &dyn Vfs, directory: &Directory, manifest: &Manifest) -> Result<(), Fault> {
+    let temporary = directory.path.join(MANIFEST_TEMPORARY);
     let bytes = manifest.encode();
     let file = vfs
         .open(&temporary, OpenMode::CreateEmpty)
@@ -62,13 +63,12 @@ pub(crate) fn save(vfs: &dyn Vfs, directory: &Path, manifest: &Manifest) -> Resu
         .map_err(|error| Fault::poison("sync", &temporary, error))?;
     // CRASH: the old manifest still counts; opening removes the temporary one.
     failpoint::hit!("manifest-written");
-    let path = directory.join(MANIFEST);
+    let path = directory.path.join(MANIFEST);
     vfs.rename(&temporary, &path)
         .map_err(|error| Fault::poison("rename", &temporary, error))?;
     // CRASH: either manifest counts; nothing that only one of them lists holds records yet.
     failpoint::hit!("manifest-renamed");
-    vfs.sync_dir(directory)
-        .map_err(|error| Fault::poison("sync", directory, error))
+    directory.sync()
 }
 
 /// The error for a file of ours that cannot be read.

@@ -15,8 +15,10 @@
 //! What a crash leaves: a torn record behind the tail, which [`repair`] zeroes; a segment that no
 //! manifest lists, which [`remove_leftovers`] removes.
 
+pub(crate) mod directory;
 pub(crate) mod fault;
 pub(crate) mod file_name;
+mod group_sync;
 pub(crate) mod location;
 pub(crate) mod manifest;
 pub(crate) mod repair;
@@ -25,8 +27,9 @@ pub(crate) mod segment;
 mod tail;
 pub(crate) mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 
@@ -34,11 +37,11 @@ use crate::error::{Error, Result};
 use crate::format::header::SEGMENT_HEADER_BYTES;
 use crate::format::manifest::Manifest;
 use crate::vfs::{OpenMode, Vfs};
+use directory::Directory;
 use fault::Fault;
 use location::Version;
 use segment::Segment;
 use tail::GrowingTail;
-pub(crate) use tail::Tail;
 
 /// The live segments, in log order.
 pub(crate) type Segments = Vec<Arc<Segment>>;
@@ -46,7 +49,7 @@ pub(crate) type Segments = Vec<Arc<Segment>>;
 /// The log of an open store.
 pub(crate) struct Log {
     pub(crate) vfs: Arc<dyn Vfs>,
-    pub(crate) directory: PathBuf,
+    pub(crate) directory: Directory,
     /// The segment target in bytes.
     segment_bytes: u32,
     segments: ArcSwap<Segments>,
@@ -55,14 +58,14 @@ pub(crate) struct Log {
 
 impl Log {
     /// The log of `directory`, without segments yet.
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, directory: PathBuf, segment_bytes: u32) -> Self {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, directory: Directory, segment_bytes: u32) -> Self {
         let segments = ArcSwap::from_pointee(Segments::new());
         Self {
             vfs,
             directory,
             segment_bytes,
             segments,
-            tail: GrowingTail::default(),
+            tail: GrowingTail::new(),
         }
     }
 
@@ -71,10 +74,33 @@ impl Log {
         self.segments.load_full()
     }
 
-    /// Takes `segments` as the live ones, and the end of the last as the tail if it is active.
-    pub(crate) fn install(&self, segments: Segments, tail: Option<Tail>) {
+    /// Takes `segments` as the live ones, all durable up to `end` in the last of them, and the
+    /// batch `sequence` as the last before that end.
+    pub(crate) fn install(&self, segments: Segments, end: u32, sequence: u64) {
+        let active = segments.last().cloned();
         self.segments.store(Arc::new(segments));
-        self.tail.replace(tail);
+        self.tail
+            .restart(active.map(|segment| (segment, end)), sequence);
+    }
+
+    /// Notes that whole records reach up to `end` of the active segment, the last batch being
+    /// `sequence`, and that the index has them. Readers see it now, or when what is awaited
+    /// before it is durable.
+    pub(crate) fn note_end(&self, segment: &Segment, end: u32, sequence: u64, is_awaited: bool) {
+        self.tail.append(segment.id, end, sequence, is_awaited);
+    }
+
+    /// The sequence number that new readers read at.
+    pub(crate) fn visible(&self) -> &AtomicU64 {
+        self.tail.visible()
+    }
+
+    /// Waits until readers see the batch `sequence`, sharing the syncs that takes.
+    ///
+    /// # Errors
+    /// As [`Log::sync`].
+    pub(crate) fn wait_visible(&self, sequence: u64) -> Result<(), Fault> {
+        self.tail.wait_visible(self.vfs.as_ref(), sequence)
     }
 
     /// Hands the value at `version` of `key` to `take`.
@@ -90,7 +116,7 @@ impl Log {
     ) -> Result<R> {
         let segments = self.segments.load();
         let segment = find(&segments, version.location.segment).ok_or_else(|| {
-            let path = file_name::segment(&self.directory, version.location.segment);
+            let path = file_name::segment(&self.directory.path, version.location.segment);
             Error::corrupt(
                 &path,
                 u64::from(version.location.offset),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::fault::Fault;
 use super::segment::Segment;
-use super::{Log, Tail, manifest};
+use super::{Log, manifest};
 use crate::error::Error;
 use crate::failpoint;
 use crate::format::checksum::Stamp;
@@ -48,6 +48,8 @@ pub(crate) struct Appended {
     pub(crate) segment: Arc<Segment>,
     /// Where the record begins in it.
     pub(crate) offset: u32,
+    /// Behind it.
+    pub(crate) end: u32,
     /// Sequence number and epoch.
     pub(crate) stamp: Stamp,
 }
@@ -71,11 +73,13 @@ impl Writer {
             epoch: self.manifest.epoch,
         };
         let offset = self.write(log, record, RecordKind::Batch, entry_count, stamp)?;
-        let segment = self.active_mut().segment.clone();
+        let active = self.active_mut();
+        let (segment, end) = (active.segment.clone(), active.end);
         self.sequence = stamp.sequence;
         Ok(Appended {
             segment,
             offset,
+            end,
             stamp,
         })
     }
@@ -99,15 +103,17 @@ impl Writer {
             let mut record = vec![0; RECORD_HEADER_BYTES as usize];
             failpoint::hit!("close-synced");
             self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
+            let active = self.active_mut();
+            log.note_end(&active.segment, active.end, stamp.sequence, false);
             log.sync()?;
             failpoint::hit!("close-marked");
         }
         // CRASH: the mark protects the last batch; the manifest is the one before.
-        self.note_end(log)
+        self.save_end(log)
     }
 
     /// Makes the manifest know that the log is durable up to its end, as it is now.
-    fn note_end(&mut self, log: &Log) -> Result<(), Fault> {
+    fn save_end(&mut self, log: &Log) -> Result<(), Fault> {
         let end = SegmentEnd {
             len_bytes: u64::from(self.active_mut().end),
             last_sequence: self.sequence,
@@ -135,9 +141,9 @@ impl Writer {
         entry_count: u32,
         stamp: Stamp,
     ) -> Result<u32, Fault> {
-        let synced_upto = log.tail.synced_upto();
         let active = self.active_mut();
         let (segment, offset) = (active.segment.clone(), active.end);
+        let synced_upto = log.tail.synced_upto(segment.id);
         let frame = Frame {
             kind,
             entry_count,
@@ -152,9 +158,7 @@ impl Writer {
             .map_err(|error| Fault::poison("write", &segment.path, error))?;
         active.end = offset + u32::try_from(record.len()).unwrap_or(u32::MAX - offset);
         active.marked = kind == RecordKind::SealMark;
-        let end = active.end;
-        segment.set_end(end);
-        log.tail.set_end(end);
+        segment.set_end(active.end);
         Ok(offset)
     }
 
@@ -213,9 +217,8 @@ impl Writer {
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
             first_sequence: self.sequence + 1,
         };
-        let segment = Arc::new(Segment::create(vfs, &log.directory, &header)?);
-        let sync_fault = |error| Fault::poison("sync", &log.directory, error);
-        vfs.sync_dir(&log.directory).map_err(sync_fault)?;
+        let segment = Arc::new(Segment::create(vfs, &log.directory.path, &header)?);
+        log.directory.sync()?;
         // Asked before the manifest counts: nothing behind it may fail and be called harmless.
         let allocated = segment.file_bytes().map_err(Fault::harmless)?;
         // CRASH: a segment that no manifest lists; opening removes it.
@@ -232,15 +235,8 @@ impl Writer {
         failpoint::hit!("roll-over-listed");
         let mut segments = log.segments().as_ref().clone();
         segments.push(segment.clone());
-        let (end, synced) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-        log.install(
-            segments,
-            Some(Tail {
-                segment: segment.clone(),
-                end,
-                synced,
-            }),
-        );
+        let end = SEGMENT_HEADER_BYTES;
+        log.install(segments, end, self.sequence);
         self.manifest = manifest;
         self.active = Some(Active {
             segment,

@@ -344,7 +344,7 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
                 let durability = core.durability;
                 let turn = core.turn.take();
                 drop(core);
-                if let Some(mut turn) = turn {
+                if let Some(turn) = turn {
                     turn.commit(&mut batch, durability)?;
                 }
             }
@@ -355,17 +355,43 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
 
     /// Runs the closure of `transaction`, and ends this transaction as it says.
     pub(crate) fn run<T>(
-        self,
+        mut self,
         mut body: impl FnMut(&Transaction<'_, S, K, E>) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: From<Error>,
     {
         let value = body(&self)?;
-        if !self.aborted.get() {
+        if self.aborted.get() {
+            self.roll_back()?;
+        } else {
             self.commit()?;
         }
         Ok(value)
+    }
+
+    /// Undoes this level; at the outermost, waits until what it has read is as durable as it was
+    /// to be: what the caller concludes from it must not be taken back.
+    fn roll_back(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        let Ok(mut core) = self.core.try_borrow_mut() else {
+            return Ok(());
+        };
+        if self.level > 0 {
+            while core.overlay.depth() >= self.level {
+                core.overlay.abort_level();
+            }
+            return Ok(());
+        }
+        // The lock goes back before the memory of a large transaction is freed.
+        let (turn, sequence) = (core.turn.take(), core.sequence);
+        drop(core);
+        match turn {
+            Some(turn) => turn.end(sequence),
+            None => Ok(()),
+        }
     }
 
     /// A nested transaction, for a closure with an error type of its own.
@@ -449,22 +475,8 @@ impl<S: Serializer, K: Key + ?Sized, E> Source for Transaction<'_, S, K, E> {
 
 impl<S: Serializer, K: Key + ?Sized, E> Drop for Transaction<'_, S, K, E> {
     fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let Ok(mut core) = self.core.try_borrow_mut() else {
-            return;
-        };
-        if self.level == 0 {
-            // The lock goes back before the memory of a large transaction is freed.
-            let turn = core.turn.take();
-            drop(core);
-            drop(turn);
-        } else {
-            while core.overlay.depth() >= self.level {
-                core.overlay.abort_level();
-            }
-        }
+        // OK because a failed sync is told to those whose commits it was for.
+        let _ = self.roll_back();
     }
 }
 

@@ -30,7 +30,7 @@ use super::os::worker::OsWorker;
 use super::os::{fork, host};
 use super::{
     DirectoryId, Locality, LockKind, NodeKind, OpenMode, SHARED_WORDS, SharedPage, Signal, Step,
-    Vfs, VfsFile, Worker,
+    Vfs, VfsDirectory, VfsFile, Worker,
 };
 use content::Content;
 
@@ -45,6 +45,15 @@ pub(crate) struct MemoryVfs {
     nodes: Mutex<BTreeMap<PathBuf, Node>>,
     /// The inode of the next directory.
     inodes: AtomicU64,
+}
+
+/// A directory, whose entries are as durable as anything here.
+struct MemoryDirectory;
+
+impl VfsDirectory for MemoryDirectory {
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -201,8 +210,9 @@ impl Vfs for MemoryVfs {
         Ok(())
     }
 
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        self.inode(directory).map(|_| ())
+    fn directory(&self, directory: &Path) -> io::Result<Arc<dyn VfsDirectory>> {
+        self.inode(directory)?;
+        Ok(Arc::new(MemoryDirectory))
     }
 
     fn directory_id(&self, directory: &Path) -> io::Result<DirectoryId> {
@@ -255,6 +265,10 @@ impl Vfs for MemoryVfs {
 
     fn unique_id(&self) -> [u8; 16] {
         host::unique_id()
+    }
+
+    fn yield_now(&self) {
+        host::yield_now();
     }
 
     fn sleep(&self, duration: Duration) {

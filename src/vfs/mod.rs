@@ -107,23 +107,24 @@ pub trait Vfs: Send + Sync + 'static {
     /// What the machine says; [`io::ErrorKind::InvalidInput`] if `path` is no regular file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>>;
 
-    /// Renames `from` to `to`, replacing it. Not durable before [`Vfs::sync_dir`].
+    /// Renames `from` to `to`, replacing it. Not durable before [`VfsDirectory::sync`].
     ///
     /// # Errors
     /// What the machine says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a name. Not durable before [`Vfs::sync_dir`]; open files and mappings live on.
+    /// Removes a name. Not durable before [`VfsDirectory::sync`]; open files and mappings live on.
     ///
     /// # Errors
     /// What the machine says.
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the entries of `directory` durable.
+    /// Opens an existing directory, to make its entries durable. Who will have to do that later
+    /// opens it early: a machine that is out of descriptors then fails no sync.
     ///
     /// # Errors
-    /// What the machine says. A failed sync must not be tried again.
-    fn sync_dir(&self, directory: &Path) -> io::Result<()>;
+    /// What the machine says.
+    fn directory(&self, directory: &Path) -> io::Result<Arc<dyn VfsDirectory>>;
 
     /// The identity of an existing directory, the same for every path that leads to it.
     ///
@@ -168,6 +169,9 @@ pub trait Vfs: Send + Sync + 'static {
 
     /// Sixteen bytes nobody else has, for the id of a new store.
     fn unique_id(&self) -> [u8; 16];
+
+    /// Lets other threads run, if there are any that can.
+    fn yield_now(&self);
 
     /// Waits.
     fn sleep(&self, duration: Duration);
@@ -237,6 +241,15 @@ pub trait SharedPage: Send + Sync {
 
 /// How many words a [`SharedPage`] has: one page of 4 KiB.
 pub const SHARED_WORDS: usize = 512;
+
+/// An open directory.
+pub trait VfsDirectory: Send + Sync {
+    /// Makes the directory's entries durable: what was created, renamed and unlinked in it.
+    ///
+    /// # Errors
+    /// What the machine says. A failed sync must not be tried again.
+    fn sync(&self) -> io::Result<()>;
+}
 
 /// An open file. Offsets and lengths are in bytes.
 #[allow(

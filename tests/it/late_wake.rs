@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use happystore::vfs::sim::World;
 use happystore::vfs::{
-    DirectoryId, Locality, NodeKind, OpenMode, SharedPage, Signal, Step, Vfs, VfsFile, Worker,
+    DirectoryId, Locality, NodeKind, OpenMode, SharedPage, Signal, Step, Vfs, VfsDirectory,
+    VfsFile, Worker,
 };
 use happystore::{ErrorKind, Options};
 
@@ -64,7 +65,7 @@ impl Vfs for LateWake {
         open(path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>>;
         rename(from: &Path, to: &Path) -> io::Result<()>;
         unlink(path: &Path) -> io::Result<()>;
-        sync_dir(directory: &Path) -> io::Result<()>;
+        directory(directory: &Path) -> io::Result<Arc<dyn VfsDirectory>>;
         directory_id(directory: &Path) -> io::Result<DirectoryId>;
         absolute(directory: &Path) -> io::Result<PathBuf>;
         locality(directory: &Path) -> io::Result<Locality>;
@@ -74,6 +75,7 @@ impl Vfs for LateWake {
         monotonic() -> Duration;
         unix_time() -> Duration;
         unique_id() -> [u8; 16];
+        yield_now() -> ();
         sleep(duration: Duration) -> ();
         spawn(name: &str, step: Step) -> io::Result<Box<dyn Worker>>;
     }

@@ -95,7 +95,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("batch", &["error", "format::record", "limits"]),
     ("index", &["log::location"]),
-    ("log", &["error", "failpoint", "format", "limits", "vfs"]),
+    (
+        "log",
+        &["error", "failpoint", "format", "limits", "sync", "vfs"],
+    ),
     ("format", &["limits"]),
     ("options", &["error", "key", "limits", "serializer", "vfs"]),
     ("serializer", &["error"]),
@@ -104,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("failpoint", &[]),
     ("limits", &[]),
+    ("sync", &[]),
 ];
 
 /// Single arrows that point up: file, import, and why it may.

@@ -9,11 +9,11 @@
 //! What a crash leaves behind: some of the directories to be created, each of them empty or
 //! durable. The next [`create_all`] relies on that (invariant 1).
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::super::{DirectoryId, NodeKind};
+use super::super::{DirectoryId, NodeKind, VfsDirectory};
 use super::system;
 
 /// Creates `directory` and its missing parents, and makes their entries durable.
@@ -88,18 +88,37 @@ fn sync_entry_of_stranger(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the entries of `directory` durable.
-///
-/// File systems that cannot sync a directory (EINVAL) are taken at their word that there is
-/// nothing to do.
-///
-/// # Errors
-/// What the machine says. A failed sync must not be tried again.
-pub(super) fn sync(directory: &Path) -> io::Result<()> {
-    match system::open_directory(directory).and_then(|opened| opened.sync_all()) {
-        Err(error) if system::cannot_sync_directories(&error) => Ok(()),
-        done => done,
+/// An open directory; nothing where the system opens none.
+#[derive(Debug)]
+pub(super) struct OsDirectory(Option<File>);
+
+impl OsDirectory {
+    /// Opens `directory`.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        match system::open_directory(directory) {
+            Ok(opened) => Ok(Self(Some(opened))),
+            Err(error) if system::cannot_sync_directories(&error) => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
     }
+}
+
+impl VfsDirectory for OsDirectory {
+    /// File systems that cannot sync a directory (EINVAL) are taken at their word that there is
+    /// nothing to do.
+    fn sync(&self) -> io::Result<()> {
+        match self.0.as_ref().map_or(Ok(()), File::sync_all) {
+            Err(error) if system::cannot_sync_directories(&error) => Ok(()),
+            done => done,
+        }
+    }
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    OsDirectory::open(directory)?.sync()
 }
 
 /// What `path` names, after following symbolic links; `None` if nothing is there.

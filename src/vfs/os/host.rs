@@ -75,6 +75,11 @@ pub(in crate::vfs) fn next_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Lets other threads run.
+pub(in crate::vfs) fn yield_now() {
+    std::thread::yield_now();
+}
+
 /// Waits.
 pub(in crate::vfs) fn sleep(duration: Duration) {
     std::thread::sleep(duration);

@@ -36,8 +36,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{
-    DirectoryId, Locality, NodeKind, OpenMode, SharedPage, Signal, Step, Vfs, VfsFile, Worker,
+    DirectoryId, Locality, NodeKind, OpenMode, SharedPage, Signal, Step, Vfs, VfsDirectory,
+    VfsFile, Worker,
 };
+use directories::OsDirectory;
 use file::OsFile;
 use mapping::PageMapping;
 use page::Page;
@@ -123,8 +125,8 @@ impl Vfs for OsVfs {
         std::fs::remove_file(path)
     }
 
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        directories::sync(directory)
+    fn directory(&self, directory: &Path) -> io::Result<Arc<dyn VfsDirectory>> {
+        Ok(Arc::new(OsDirectory::open(directory)?))
     }
 
     fn directory_id(&self, directory: &Path) -> io::Result<DirectoryId> {
@@ -167,6 +169,10 @@ impl Vfs for OsVfs {
 
     fn unique_id(&self) -> [u8; 16] {
         host::unique_id()
+    }
+
+    fn yield_now(&self) {
+        host::yield_now();
     }
 
     fn sleep(&self, duration: Duration) {

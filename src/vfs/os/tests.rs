@@ -72,7 +72,7 @@ fn names_are_created_listed_renamed_and_removed() {
         m.vfs
             .rename(&directory.join("one"), &directory.join("two"))
             .unwrap();
-        m.vfs.sync_dir(&directory).unwrap();
+        m.vfs.directory(&directory).unwrap().sync().unwrap();
         assert_eq!(m.vfs.list(&directory).unwrap(), ["two"], "{}", m.name);
         assert_eq!(m.vfs.node(&directory).unwrap(), Some(NodeKind::Directory));
         assert_eq!(m.vfs.node(&directory.join("one")).unwrap(), None);

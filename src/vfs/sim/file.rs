@@ -13,9 +13,9 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
-use super::super::{LockKind, SharedPage, VfsFile};
+use super::super::{LockKind, SharedPage, VfsDirectory, VfsFile};
 use super::World;
-use super::fault::{Fault, FaultEffect};
+use super::fault::{Fault, FaultEffect, Plant};
 use super::journal::Operation;
 use super::machine::Machine;
 
@@ -146,6 +146,26 @@ impl VfsFile for SimFile {
         self.world.read_call(self.process, |machine| {
             machine.unlock(self.handle);
             Ok(())
+        })
+    }
+}
+
+/// An open directory.
+pub(super) struct SimDirectory {
+    pub(super) world: World,
+    pub(super) process: u32,
+    pub(super) inode: u64,
+}
+
+impl VfsDirectory for SimDirectory {
+    fn sync(&self) -> io::Result<()> {
+        self.world.change_call(self.process, |machine, fault| {
+            let directory = self.inode;
+            let is_swallowed = machine.plants.has(Plant::NoDirectorySync);
+            if part_of(fault) == FaultEffect::Done && !is_swallowed {
+                machine.change(Operation::SyncDirectory { directory });
+            }
+            answer(fault)
         })
     }
 }

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use super::super::{
     DirectoryId, Locality, NodeKind, OpenMode, SHARED_WORDS, SharedPage, Signal, Step, Vfs,
-    VfsFile, Worker,
+    VfsDirectory, VfsFile, Worker,
 };
 use super::World;
 use super::background::SimSignal;
 use super::disk::normal;
-use super::fault::{FaultEffect, Plant};
-use super::file::{SimFile, SimPage, answer, part_of};
+use super::fault::FaultEffect;
+use super::file::{SimDirectory, SimFile, SimPage, answer, part_of};
 use super::journal::Operation;
 use super::machine::Machine;
 
@@ -216,15 +216,13 @@ impl Vfs for Process {
         })
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.world.change_call(self.id, |machine, fault| {
-            let directory = directory(machine, path)?;
-            let is_swallowed = machine.plants.has(Plant::NoDirectorySync);
-            if part_of(fault) == FaultEffect::Done && !is_swallowed {
-                machine.change(Operation::SyncDirectory { directory });
-            }
-            answer(fault)
-        })
+    fn directory(&self, path: &Path) -> io::Result<Arc<dyn VfsDirectory>> {
+        let open = |machine: &mut Machine| directory(machine, path);
+        Ok(Arc::new(SimDirectory {
+            inode: self.world.read_call(self.id, open)?,
+            world: self.world.clone(),
+            process: self.id,
+        }))
     }
 
     fn directory_id(&self, path: &Path) -> io::Result<DirectoryId> {
@@ -287,6 +285,10 @@ impl Vfs for Process {
         id[..8].copy_from_slice(&halves[0].to_le_bytes());
         id[8..].copy_from_slice(&halves[1].to_le_bytes());
         id
+    }
+
+    fn yield_now(&self) {
+        self.world.switch();
     }
 
     fn sleep(&self, duration: Duration) {

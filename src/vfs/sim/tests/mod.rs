@@ -26,7 +26,7 @@ fn open(process: &Arc<dyn Vfs>, path: &str) -> Arc<dyn VfsFile> {
 }
 
 fn sync_dir(process: &Arc<dyn Vfs>) {
-    process.sync_dir(Path::new("/d")).unwrap();
+    process.directory(Path::new("/d")).unwrap().sync().unwrap();
 }
 
 /// A durable file of these bytes.
