@@ -6,6 +6,7 @@ mod basics;
 mod closing;
 mod crash;
 mod damage;
+mod disk_full;
 mod faults;
 mod file_index;
 mod format_golden;
