@@ -15,6 +15,7 @@ mod late_wake;
 mod model;
 mod nesting;
 mod opening;
+mod panics;
 mod processes;
 mod queries;
 mod semantics;
