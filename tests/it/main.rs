@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
 mod basics;
+mod clients;
 mod closing;
 mod crash;
 mod damage;

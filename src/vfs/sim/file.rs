@@ -126,6 +126,7 @@ impl VfsFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         self.world.change_call(self.process, |machine, fault| {
             let inode = self.inode;
+            let fault = fault.or(machine.count_sync(&self.name));
             if part_of(fault) != FaultEffect::Done {
                 let seed = machine.random.bits();
                 machine.change(Operation::SyncFailed { inode, seed });

@@ -64,6 +64,8 @@ pub(super) struct Machine {
     pub(super) faults_fired: u64,
     pub(super) workers: BTreeMap<u64, Registered>,
     fault: Option<(u64, Fault)>,
+    /// For a sync of a segment, by its number among those.
+    sync_fault: Option<(u64, Fault)>,
     processes: BTreeMap<u32, ProcessState>,
     handles: BTreeMap<u64, Handle>,
     locks: Vec<Held>,
@@ -85,6 +87,7 @@ impl Machine {
             faults_fired: 0,
             workers: BTreeMap::new(),
             fault: None,
+            sync_fault: None,
             processes: BTreeMap::new(),
             handles: BTreeMap::new(),
             locks: Vec::new(),
@@ -143,8 +146,22 @@ impl Machine {
         self.fault = Some((call, fault));
     }
 
+    pub(super) fn arm_sync(&mut self, sync: u64, fault: Fault) {
+        self.sync_fault = Some((sync, fault));
+    }
+
     pub(super) fn heal(&mut self) {
         self.fault = None;
+        self.sync_fault = None;
+    }
+
+    /// Counts a sync of the file `name` and gives the failure planned for it.
+    pub(super) fn count_sync(&mut self, name: &str) -> Option<Fault> {
+        let number = self.plants.count_sync(name)?;
+        let (sync, fault) = self.sync_fault?;
+        let fires = number == sync || fault.lasting && number > sync;
+        self.faults_fired += u64::from(fires);
+        fires.then_some(fault)
     }
 
     /// Counts a fallible call and gives the failure planned for it.

@@ -13,6 +13,7 @@
 //! | `journal`, `order` | what happened, and whether in the right order |
 //! | `crash`, `pending` | what a power cut leaves |
 //! | `fault`, `random` | planned failures, planted bugs, chance |
+//! | `turns` | a schedule: clients on threads of their own, one at a time |
 //!
 //! Invariants:
 //! 1. Nothing here asks the machine it runs on for anything: same calls and seed, same world.
@@ -43,6 +44,7 @@ mod process;
 mod random;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use crash::{CrashPoint, CrashPoints, EXHAUSTIVE_UNIT_COUNT_MAX, Images, SAMPLE_COUNT_DEFAULT};
 pub use disk::Image;
@@ -50,6 +52,7 @@ pub use fault::{Fault, FaultEffect, FaultError, Plant};
 pub use journal::{Journal, Operation};
 pub use order::{Lists, OrderRules, Rule, SegmentNumber, Violation};
 pub use random::Random;
+pub use turns::{Style, Turns};
 
 use fault::FaultEffect::Kill;
 use machine::Machine;
@@ -80,6 +83,10 @@ pub trait Schedule: Send + Sync {
     /// The running client has nothing to do before `deadline` or a signal. False if nobody else
     /// can run; the clock then moves to the deadline.
     fn idle(&self, deadline: Duration) -> bool;
+
+    /// The running client raised a signal, woke a worker, or did something else that an idle one
+    /// may wait for; another client may run.
+    fn woken(&self) {}
 }
 
 /// A simulated machine; clones are the same machine.
@@ -167,6 +174,13 @@ impl World {
         }
     }
 
+    /// Tells the schedule that idle clients have a reason to look again.
+    fn woken(&self) {
+        if let Some(schedule) = self.schedule() {
+            schedule.woken();
+        }
+    }
+
     /// Sets what [`Vfs::locality`] says.
     pub fn set_locality(&self, locality: Locality) {
         self.lock().locality = locality;
@@ -225,7 +239,15 @@ impl World {
         machine.arm(call, fault);
     }
 
-    /// Takes back what [`World::fail_call`] set.
+    /// Lets the `nth` sync of a segment from now fail, the next one being 1, beside what
+    /// [`World::fail_call`] set. Nobody dies of it, whatever the fault says.
+    pub fn fail_segment_sync(&self, nth: u64, fault: Fault) {
+        let mut machine = self.lock();
+        let sync = machine.plants.segment_sync_count() + nth;
+        machine.arm_sync(sync, fault);
+    }
+
+    /// Takes back what [`World::fail_call`] and [`World::fail_segment_sync`] set.
     pub fn heal(&self) {
         self.lock().heal();
     }
