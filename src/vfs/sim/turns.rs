@@ -2,7 +2,8 @@
 //!
 //! A test makes [`Turns`] for so many clients, gives it to [`World::set_schedule`], and has each of
 //! its threads call [`Turns::run`] with another number. The baton goes from client to client inside
-//! of the calls that the store makes into the world; the [`Style`] and the seed decide to whom. An
+//! of the calls that the store makes into the world, before what is asked for is done and before a
+//! change is told of; the [`Style`] and the seed decide to whom. An
 //! idle client is looked after when something happened that it may wait for, or its time has come.
 //! If nobody can run, the clock moves to the earliest deadline, and its client goes on.
 //!
@@ -314,6 +315,10 @@ impl Schedule for Turns {
         if let Some(me) = state.current {
             self.pass(state, me);
         }
+    }
+
+    fn returning(&self) {
+        self.switch();
     }
 
     fn idle(&self, deadline: Duration) -> bool {

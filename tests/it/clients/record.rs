@@ -61,6 +61,8 @@ struct Notes {
     deferred: Vec<(Duration, u64)>,
     /// Whether a client was told of a failure after which every write is refused.
     poisoned: bool,
+    /// Whether a client began to close the store.
+    closing: bool,
     returned_count: u64,
     /// Why each mark that was noted as durable was.
     reasons: BTreeMap<u64, String>,
@@ -94,6 +96,7 @@ impl Record {
             noted_durable: 0,
             deferred: Vec::new(),
             poisoned: false,
+            closing: false,
             returned_count: 0,
             reasons: BTreeMap::new(),
         };
@@ -216,6 +219,15 @@ impl Record {
 
     pub(super) fn is_poisoned(&self) -> bool {
         self.lock().poisoned
+    }
+
+    /// Notes that the store is being closed.
+    pub(super) fn set_closing(&self) {
+        self.lock().closing = true;
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.lock().closing
     }
 
     // Readers.

@@ -44,10 +44,13 @@ enum Ending {
 }
 
 impl Client<'_> {
-    /// Writes for so many operations.
-    pub(super) fn write_for(mut self, operations: usize) -> Result<(), Halt> {
-        for _ in 0..operations {
+    /// Writes for so many operations; as the closer, closes the store in the middle of them.
+    pub(super) fn write_for(mut self, operations: usize, is_closer: bool) -> Result<(), Halt> {
+        for number in 0..operations {
             self.record.check_alive()?;
+            if is_closer && number == operations / 2 {
+                self.close()?;
+            }
             match self.random.below(16) {
                 0 => self.in_closure(Ending::Nothing)?,
                 1 => self.in_closure(Ending::Abort)?,
