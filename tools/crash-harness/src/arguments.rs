@@ -1,5 +1,6 @@
 //! What the program can be asked: by people, and, out of their sight, by itself for its children.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +40,18 @@ pub(crate) enum Role {
     /// Works on a store until it is killed; started by the harness.
     #[command(hide = true)]
     Child(ChildArguments),
+    /// Works on a store while the machine refuses calls.
+    #[command(hide = true)]
+    Fault(FaultArguments),
+    /// Runs a child of that kind, and checks the store afterwards.
+    #[command(hide = true)]
+    Supervise(SuperviseArguments),
+    /// Fills a disk to the brim.
+    #[command(hide = true)]
+    FullDisk(FullDiskArguments),
+    /// Tries to open a store.
+    #[command(hide = true)]
+    Attempt(AttemptArguments),
 }
 
 /// What people ask for.
@@ -108,6 +121,108 @@ pub(crate) struct ChildArguments {
     pub(crate) point: Option<String>,
     #[arg(long, value_enum)]
     pub(crate) planted: Option<Planted>,
+}
+
+/// What a child that works under faults is started with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FaultArguments {
+    #[arg(long)]
+    pub(crate) store: PathBuf,
+    #[arg(long)]
+    pub(crate) seed: u64,
+    #[arg(long, value_enum)]
+    pub(crate) mode: Mode,
+    #[arg(long)]
+    pub(crate) segment_bytes: u64,
+    /// How many operations are tried.
+    #[arg(long)]
+    pub(crate) operations: u32,
+    /// Writing behind this byte of any file is an error.
+    #[arg(long)]
+    pub(crate) file_bytes_max: Option<u64>,
+    /// More open files than this are an error.
+    #[arg(long)]
+    pub(crate) files_max: Option<u64>,
+    /// From which acknowledged commit on these limits hold.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) limit_from: u64,
+    /// After how many errors they are lifted.
+    #[arg(long, default_value_t = u64::MAX)]
+    pub(crate) heal_after: u64,
+    /// A fault of the child itself: it takes what has failed as done.
+    #[arg(long)]
+    pub(crate) shrug: bool,
+}
+
+impl FaultArguments {
+    /// The arguments that give this again.
+    pub(crate) fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["--store".into(), self.store.clone().into()];
+        let mut add = |name: &str, value: String| args.extend([name.into(), value.into()]);
+        add("--seed", self.seed.to_string());
+        add("--mode", self.mode.name().to_owned());
+        add("--segment-bytes", self.segment_bytes.to_string());
+        add("--operations", self.operations.to_string());
+        add("--limit-from", self.limit_from.to_string());
+        add("--heal-after", self.heal_after.to_string());
+        let limits = [
+            ("--file-bytes-max", self.file_bytes_max),
+            ("--files-max", self.files_max),
+        ];
+        for (name, limit) in limits {
+            if let Some(limit) = limit {
+                add(name, limit.to_string());
+            }
+        }
+        args.extend(self.shrug.then(|| "--shrug".into()));
+        args
+    }
+}
+
+/// What the supervisor of such a child is started with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SuperviseArguments {
+    /// What strace does to the calls of the child: `name:error=EIO:when=3`.
+    #[arg(long)]
+    pub(crate) inject: Option<String>,
+    /// Only to calls that name this file of the store, or have it open.
+    #[arg(long)]
+    pub(crate) file: Vec<String>,
+    #[command(flatten)]
+    pub(crate) child: FaultArguments,
+}
+
+/// What a child that fills a disk is started with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FullDiskArguments {
+    #[arg(long)]
+    pub(crate) store: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) mode: Mode,
+    #[arg(long)]
+    pub(crate) segment_bytes: u64,
+    /// A file that takes space at first, and whose removal frees it.
+    #[arg(long)]
+    pub(crate) ballast: PathBuf,
+    /// Close and open the store while the disk is full.
+    #[arg(long)]
+    pub(crate) reopen: bool,
+    /// Delete keys while the disk is full.
+    #[arg(long)]
+    pub(crate) deletes: bool,
+}
+
+/// What a child that tries to open a store is started with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AttemptArguments {
+    #[arg(long)]
+    pub(crate) store: PathBuf,
+    /// Open it for reading alone.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Remove its directory once it is open.
+    #[arg(long)]
+    pub(crate) vanish: bool,
 }
 
 /// The durability of a store's commits.

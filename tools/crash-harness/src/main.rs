@@ -11,6 +11,7 @@
 mod arguments;
 mod campaign;
 mod child;
+mod faults;
 mod oracle;
 mod process;
 mod protocol;
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
     match &arguments.role {
         None => campaign::run(&arguments.campaign),
         Some(Role::Child(arguments)) => child::run(arguments),
+        Some(Role::Fault(arguments)) => faults::worker::run(arguments),
+        Some(Role::Supervise(arguments)) => faults::supervise::run(arguments),
+        Some(Role::FullDisk(arguments)) => faults::full_disk::run(arguments),
+        Some(Role::Attempt(arguments)) => faults::attempt::run(arguments),
     }
 }
 

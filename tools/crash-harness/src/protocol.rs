@@ -27,6 +27,8 @@ pub(crate) enum Event {
     Begun(Id),
     /// Its commit has returned.
     Acked(Id, Outcome),
+    /// Its call has failed, and nothing of it is there.
+    Undone(Id),
     /// A reader has seen a value that this operation wrote.
     Seen(Id),
     /// A call of the store has failed.
@@ -48,6 +50,7 @@ impl fmt::Display for Event {
             Self::Acked(id, Outcome { found, position }) => {
                 write!(f, "acked {id} {found} {position}")
             }
+            Self::Undone(id) => write!(f, "undone {id}"),
             Self::Seen(id) => write!(f, "seen {id}"),
             Self::Failed(text) => write!(f, "failed {}", one_line(text)),
             Self::Broken(text) => write!(f, "broken {}", one_line(text)),
@@ -74,6 +77,7 @@ impl FromStr for Event {
                 let position = position.parse().map_err(drop)?;
                 Self::Acked(id.parse()?, Outcome { found, position })
             }
+            "undone" => Self::Undone(rest.parse()?),
             "seen" => Self::Seen(rest.parse()?),
             "failed" => Self::Failed(rest.to_owned()),
             "broken" => Self::Broken(rest.to_owned()),
@@ -143,6 +147,7 @@ mod tests {
             Event::Opened,
             Event::Begun(id),
             Event::Acked(id, outcome),
+            Event::Undone(id),
             Event::Seen(id),
             Event::Failed("a b".to_owned()),
             Event::Broken("c".to_owned()),

@@ -71,6 +71,9 @@ const CALLS_SELDOM: &[&str] = &[
     "msync",
 ];
 
+/// Where what strace sees goes.
+const NOWHERE: &str = "/dev/null";
+
 /// The points that are hit while a store is opened.
 const OPENING_POINTS: &[&str] = &[
     "recovery-settled",
@@ -147,27 +150,32 @@ impl Aim {
             }
             return command;
         };
-        let mut command = under_strace(&format!("?{name}:signal=KILL:when={nth}"), name);
+        let mut command = under_strace(
+            &format!("{name}:signal=KILL:when={nth}"),
+            name,
+            Path::new(NOWHERE),
+        );
         command.arg(program).arg("child");
         command
     }
 }
 
-/// strace, which does `inject` to each thread of what stands behind it.
+/// strace, which does `inject` to each thread of what stands behind it, and writes what it saw of
+/// `calls` to `output`.
 ///
 /// Without `--seccomp-bpf`, though it is faster: with it, strace 6.1 loses signals that it is to
 /// inject anywhere but at the first call.
-pub(crate) fn under_strace(inject: &str, calls: &str) -> Command {
+pub(crate) fn under_strace(inject: &str, calls: &str, output: &Path) -> Command {
     let mut command = Command::new("strace");
-    command.args(["-f", "-qqq", "-o", "/dev/null"]);
+    command.args(["-f", "-qqq", "-o"]).arg(output);
     command.args(["-e", &format!("trace=?{calls}")]);
-    command.args(["-e", &format!("inject={inject}")]);
+    command.args(["-e", &format!("inject=?{inject}")]);
     command
 }
 
 /// Whether strace is there and may trace.
 pub(crate) fn has_strace() -> bool {
-    let mut command = under_strace("?flock:error=EIO", "flock");
+    let mut command = under_strace("flock:error=EIO", "flock", Path::new(NOWHERE));
     let tried = command
         .arg("true")
         .stdin(Stdio::null())

@@ -2,7 +2,7 @@
 
 pub(crate) mod aim;
 mod life;
-mod report;
+pub(crate) mod report;
 
 use std::io;
 use std::path::{Path, PathBuf};

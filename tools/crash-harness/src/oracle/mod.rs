@@ -127,6 +127,7 @@ impl History {
             match event {
                 Event::Begun(id) => self.begun(*id)?,
                 Event::Acked(id, outcome) => self.acked(*id, *outcome)?,
+                Event::Undone(id) => self.undone(*id)?,
                 Event::Seen(id) => {
                     self.seen.push(*id);
                     self.checked.seen += 1;
@@ -150,6 +151,18 @@ impl History {
         match writer.in_flight.replace(InFlight { operation, behind }) {
             None => Ok(()),
             Some(before) => Broken::new(format!("{} never ended before {id}", before.operation.id)),
+        }
+    }
+
+    /// What has failed, and was not there when its child looked, must not come later.
+    fn undone(&mut self, id: Id) -> Result<(), Broken> {
+        let writer = self.writers.entry(id.writer).or_default();
+        match writer
+            .in_flight
+            .take_if(|in_flight| in_flight.operation.id == id)
+        {
+            Some(_) => Ok(()),
+            None => Broken::new(format!("{id} has failed and was never begun")),
         }
     }
 

@@ -1,9 +1,8 @@
 //! Killed processes lose nothing; a child that breaks a promise is caught.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use crate::support::Report;
+use crate::support::{Report, counted};
 
 /// Kills of the short run.
 const KILLS: u64 = 400;
@@ -20,9 +19,7 @@ fn seed() -> u64 {
 fn killed_processes_lose_nothing_acknowledged_in_any_durability() {
     let (seed, kills) = (seed().to_string(), KILLS.to_string());
     let report = Report::of(&["--seed", &seed, "--kills", &kills]);
-    // Past the test harness, which hides what tests that pass have printed: the figures, and what
-    // was skipped, are for people.
-    writeln!(std::io::stderr(), "{}", report.text).unwrap();
+    counted(&report.text);
     assert_eq!(report.code, Some(0));
     assert!(report.count("kills") >= KILLS);
     let kinds = [

@@ -3,5 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
 mod arguments;
+mod faults;
 mod kills;
 mod support;
