@@ -124,8 +124,8 @@ impl Worker<'_> {
         self.limit_at(self.acked)
     }
 
-    /// After an operation failed with `error`: reads are right, and the store goes on, or goes on
-    /// after it was opened again. Whether the operation is there, whose content would be `with`.
+    /// After an operation failed with `error`: reads are right, and the store goes on, or, as
+    /// always after a failed write or sync, goes on after it was opened again. Whether the operation is there, whose content would be `with`.
     fn survive(&mut self, error: &Error, with: &Content) -> Result<bool, Trouble> {
         let kind = self.met("commit", error)?;
         let outcomes: &[&Content] = if kind == ErrorKind::Io { &[with] } else { &[] };
@@ -133,7 +133,15 @@ impl Worker<'_> {
         if kind == ErrorKind::DiskFull {
             return Ok(false);
         }
+        let on_the_way = match error {
+            Error::Io { operation, .. } => ["write", "sync"].contains(operation),
+            _ => false,
+        };
         match self.store()?.sync() {
+            Ok(()) if on_the_way => {
+                let what = format!("the store goes on after a failed write or sync: {error}");
+                Err(Trouble::Broken(what))
+            }
             // It goes on: nothing that counts was touched, and what reads show is what is there.
             Ok(()) => Ok(found == *with && found != *self.model.content()),
             Err(error) => {
