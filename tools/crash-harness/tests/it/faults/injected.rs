@@ -1,4 +1,8 @@
 //! Each system call of a fixed work fails once, or from then on for ever: strace does it.
+//!
+//! To the program as it was built for these tests; `cargo test --release` does it to a release
+//! build. Writes that are cut short are in [`super::limits`], where the kernel cuts them: what
+//! strace can do is to say that a part was written when nothing was, which no kernel does.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
