@@ -126,7 +126,6 @@ fn an_interrupted_call_is_no_error() {
 }
 
 #[test]
-#[ignore = "listing a directory is not tried again yet when it is interrupted"]
 fn an_interrupted_opening_of_a_file_or_directory_is_no_error() {
     if !has_strace() {
         return;
