@@ -47,12 +47,12 @@ pub enum Style {
 impl Style {
     /// A style for `clients` clients.
     pub fn random(random: &mut Random, clients: usize) -> Self {
-        match random.below(6) {
-            0 => Self::Always,
-            1 => Self::Rarely(2 + random.below(40)),
-            2 => Self::Prefer(random.index(clients)),
-            3 => Self::Starve(random.index(clients)),
-            _ => Self::Ranked(3 + random.below(60)),
+        match random.below(7) {
+            0..=2 => Self::Always,
+            3 => Self::Rarely(2 + random.below(20)),
+            4 => Self::Prefer(random.index(clients)),
+            5 => Self::Starve(random.index(clients)),
+            _ => Self::Ranked(3 + random.below(40)),
         }
     }
 }
