@@ -228,15 +228,16 @@ impl Turns {
     }
 
     /// For the client that stands for the background: runs workers' steps when they are due until
-    /// all other clients are done, and `after` after each round, with the time the round began.
+    /// all other clients are done. `after` is called when none is due any more, with a time at
+    /// which none was overdue.
     pub fn run_background(&self, mut after: impl FnMut(Duration)) {
         loop {
             loop {
                 let began = self.world.now();
                 if self.world.run_background() == 0 {
+                    after(began);
                     break;
                 }
-                after(began);
             }
             if self.others_are_done() {
                 return;

@@ -334,8 +334,8 @@ impl Record {
         }
     }
 
-    /// Notes that the background had its round at `time`: deferred commits whose time had come
-    /// are durable, if nothing failed.
+    /// Notes that the background had nothing left to do at `time`: deferred commits whose time
+    /// had come are durable, if nothing failed.
     pub(super) fn background_ran(&self, time: Duration) {
         if self.has_failed() {
             return;
