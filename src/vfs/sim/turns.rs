@@ -47,12 +47,12 @@ pub enum Style {
 impl Style {
     /// A style for `clients` clients.
     pub fn random(random: &mut Random, clients: usize) -> Self {
-        match random.below(6) {
-            0 => Self::Always,
-            1 => Self::Rarely(2 + random.below(40)),
-            2 => Self::Prefer(random.index(clients)),
-            3 => Self::Starve(random.index(clients)),
-            _ => Self::Ranked(3 + random.below(60)),
+        match random.below(7) {
+            0..=2 => Self::Always,
+            3 => Self::Rarely(2 + random.below(20)),
+            4 => Self::Prefer(random.index(clients)),
+            5 => Self::Starve(random.index(clients)),
+            _ => Self::Ranked(3 + random.below(40)),
         }
     }
 }
@@ -228,15 +228,16 @@ impl Turns {
     }
 
     /// For the client that stands for the background: runs workers' steps when they are due until
-    /// all other clients are done, and `after` after each round, with the time the round began.
+    /// all other clients are done. `after` is called when none is due any more, with a time at
+    /// which none was overdue.
     pub fn run_background(&self, mut after: impl FnMut(Duration)) {
         loop {
             loop {
                 let began = self.world.now();
                 if self.world.run_background() == 0 {
+                    after(began);
                     break;
                 }
-                after(began);
             }
             if self.others_are_done() {
                 return;

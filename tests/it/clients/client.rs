@@ -40,6 +40,7 @@ pub(super) struct Taste {
     /// Of 100 commits, how many are `Sync`, and how many `Os`; the rest is `Deferred`.
     pub(super) sync_percent: u64,
     pub(super) os_percent: u64,
+    /// How long a `Deferred` commit may stay undurable; half of them half as long.
     pub(super) delay: Duration,
     pub(super) len_bytes_max: usize,
     /// Of the keys of the workload, how many are used.

@@ -61,7 +61,7 @@ fn record() -> Record {
     history.push(Arc::default());
     let record = Record::new(&World::new(1), history, false);
     for (mark, mode) in [(2, Mode::Sync), (3, Mode::Os), (4, Mode::Sync)] {
-        assert_eq!(record.begin(state(mark), mode), mark);
+        assert_eq!(record.begin(state(mark), mode, Duration::ZERO), mark);
     }
     record
 }
@@ -84,9 +84,9 @@ fn reads_that_go_back_or_ahead_or_show_what_never_was_are_noticed() {
     assert!(is_wrong(&record.seen_all("no state", now, &state(9))));
     // What began before may still be told of what was there then.
     assert_eq!(record.seen_all("a scan", early, &state(2)).unwrap(), 2);
-    record.begin(state(5), Mode::Os);
+    record.begin(state(5), Mode::Os, Duration::ZERO);
     assert!(is_wrong(&record.seen_all("a later state", now, &state(5))));
-    record.returned(4, Duration::ZERO);
+    record.returned(4);
     let now = record.window(record.floor());
     assert!(is_wrong(&record.seen_all(
         "before a commit",

@@ -22,6 +22,10 @@ use happystore::vfs::sim::World;
 use crate::crash::oracle::{History, Model};
 use crate::crash::workload::Mode;
 
+/// How much later than promised a deferred commit may be durable: what the clock moves by while
+/// the store works out when that is.
+const DELAY_SLACK: Duration = Duration::from_millis(1);
+
 /// Why a client stops.
 #[derive(Debug, Clone)]
 pub(super) enum Halt {
@@ -44,6 +48,8 @@ enum Fate {
 
 struct Commit {
     mode: Mode,
+    /// As `Deferred`, by when after its return it must be durable.
+    delay: Duration,
     fate: Fate,
 }
 
@@ -54,6 +60,8 @@ struct Notes {
     commits: Vec<Commit>,
     /// The newest state that whoever begins to read must see.
     floor: u64,
+    /// What showed it.
+    floor_reason: String,
     /// The highest marks in the journal's acknowledgements.
     noted: u64,
     noted_durable: u64,
@@ -92,6 +100,7 @@ impl Record {
             history,
             commits: Vec::new(),
             floor: first_mark - 1,
+            floor_reason: "opening".to_owned(),
             noted: 0,
             noted_durable: 0,
             deferred: Vec::new(),
@@ -180,18 +189,19 @@ impl Record {
         self.lock().history.len()
     }
 
-    /// Notes that a commit to `state` begins. The caller holds the writer lock.
-    pub(super) fn begin(&self, state: Model, mode: Mode) -> u64 {
+    /// Notes that a commit to `state` begins, which as `Deferred` is to be durable `delay` after
+    /// it returned. The caller holds the writer lock.
+    pub(super) fn begin(&self, state: Model, mode: Mode, delay: Duration) -> u64 {
         let mut notes = self.lock();
         let mark = notes.history.push(state.into());
         let fate = Fate::Begun;
-        notes.commits.push(Commit { mode, fate });
+        notes.commits.push(Commit { mode, delay, fate });
         self.world.begin(mark);
         mark
     }
 
-    /// Notes that commit `mark` returned; as `Deferred`, that it is to be durable after `delay`.
-    pub(super) fn returned(&self, mark: u64, delay: Duration) {
+    /// Notes that commit `mark` returned.
+    pub(super) fn returned(&self, mark: u64) {
         let now = self.world.now();
         let mut notes = self.lock();
         notes.returned_count += 1;
@@ -200,7 +210,8 @@ impl Record {
         };
         commit.fate = Fate::Returned;
         if commit.mode == Mode::Deferred {
-            notes.deferred.push((now + delay, mark));
+            let due = now + commit.delay + DELAY_SLACK;
+            notes.deferred.push((due, mark));
         }
         self.show(&mut notes, mark, "a commit");
     }
@@ -263,8 +274,10 @@ impl Record {
         }
         let all = 0..notes.history.len();
         let others: Vec<u64> = all.filter(|&mark| fits(notes.history.get(mark))).collect();
+        let (floor, reason) = (notes.floor, &notes.floor_reason);
         Err(Halt::Wrong(format!(
-            "{what} shows no state of {window:?}, but one like {others:?}"
+            "{what} shows no state of {window:?}, but one like {others:?}; \
+             {floor} was shown by {reason}"
         )))
     }
 
@@ -288,7 +301,10 @@ impl Record {
     }
 
     fn show(&self, notes: &mut Notes, mark: u64, what: &str) {
-        notes.floor = notes.floor.max(mark);
+        if mark > notes.floor {
+            notes.floor = mark;
+            what.clone_into(&mut notes.floor_reason);
+        }
         if mark > notes.noted {
             notes.noted = mark;
             self.world.acknowledge(mark, false);
@@ -318,8 +334,8 @@ impl Record {
         }
     }
 
-    /// Notes that the background had its round at `time`: deferred commits whose time had come
-    /// are durable, if nothing failed.
+    /// Notes that the background had nothing left to do at `time`: deferred commits whose time
+    /// had come are durable, if nothing failed.
     pub(super) fn background_ran(&self, time: Duration) {
         if self.has_failed() {
             return;

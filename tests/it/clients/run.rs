@@ -32,10 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long, on the real clock, until a client that does not end is stuck on a mutex.
 const STUCK_AFTER: Duration = Duration::from_mins(2);
 
-/// How much later than promised a deferred commit may be durable: what the clock moves by while
-/// the store works out when that is.
-pub(super) const DELAY_SLACK: Duration = Duration::from_millis(1);
-
 /// Everything that a run depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -92,12 +88,12 @@ impl Plan {
         let taste = Taste {
             sync_percent,
             os_percent,
-            delay: Duration::from_millis([1, 5, 20][random.index(3)]),
+            delay: Duration::from_millis(2 + random.below(20)),
             len_bytes_max: [24, 80, 400][random.index(3)],
             key_count: 1 + random.index(KEYS.len()),
             trouble,
         };
-        let writers = 1 + random.index(4);
+        let writers = [1, 2, 3, 3, 4, 4][random.index(6)];
         let readers = 1 + random.index(2);
         Self {
             seed,
@@ -347,9 +343,9 @@ fn set_once_keys(record: &Record, store: &Bytes) -> happystore::Result<()> {
         tx.set(key, &*once)?;
         state.insert(key.to_vec(), once);
     }
-    let mark = record.begin(state, Mode::Sync);
+    let mark = record.begin(state, Mode::Sync, Duration::ZERO);
     tx.commit()?;
-    record.returned(mark, DELAY_SLACK);
+    record.returned(mark);
     Ok(())
 }
 
