@@ -9,6 +9,7 @@ mod damage;
 mod faults;
 mod file_index;
 mod format_golden;
+mod injected;
 mod iterators;
 mod late_wake;
 mod model;

@@ -12,7 +12,7 @@
 //! | `disk`, `content` | names and bytes, shared between images |
 //! | `journal`, `order` | what happened, and whether in the right order |
 //! | `crash`, `pending` | what a power cut leaves |
-//! | `fault`, `random` | planned failures, planted bugs, chance |
+//! | `call`, `fault`, `random` | planned failures, planted bugs, chance |
 //!
 //! Invariants:
 //! 1. Nothing here asks the machine it runs on for anything: same calls and seed, same world.
@@ -22,6 +22,7 @@
 //! happens by itself. Clients that should run in turns share a [`Schedule`].
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,7 @@ use std::time::Duration;
 use super::{Locality, Vfs};
 
 mod background;
+mod call;
 mod content;
 mod crash;
 mod disk;
@@ -44,9 +46,10 @@ mod random;
 #[cfg(test)]
 mod tests;
 
+pub use call::Call;
 pub use crash::{CrashPoint, CrashPoints, EXHAUSTIVE_UNIT_COUNT_MAX, Images, SAMPLE_COUNT_DEFAULT};
 pub use disk::Image;
-pub use fault::{Fault, FaultEffect, FaultError, Plant};
+pub use fault::{Fault, FaultEffect, FaultError, FaultScope, Plant};
 pub use journal::{Journal, Operation};
 pub use order::{Lists, OrderRules, Rule, SegmentNumber, Violation};
 pub use random::Random;
@@ -217,17 +220,21 @@ impl World {
 
     // Failures.
 
-    /// Lets the `nth` fallible call from now fail, the next one being 1. Replaces the fault that
-    /// was set before.
+    /// Lets the `nth` fallible call from now fail, the next one being 1, of those that the
+    /// fault's scope counts. Replaces the faults that were set before.
     pub fn fail_call(&self, nth: u64, fault: Fault) {
-        let mut machine = self.lock();
-        let call = machine.calls + nth;
-        machine.arm(call, fault);
+        self.heal();
+        self.also_fail_call(nth, fault);
     }
 
-    /// Takes back what [`World::fail_call`] set.
+    /// As [`World::fail_call`], beside the faults that were set before.
+    pub fn also_fail_call(&self, nth: u64, fault: Fault) {
+        self.lock().faults.arm(nth, fault);
+    }
+
+    /// Takes back what [`World::fail_call`] and [`World::also_fail_call`] set.
     pub fn heal(&self) {
-        self.lock().heal();
+        self.lock().faults.heal();
     }
 
     /// How many fallible calls there were.
@@ -237,7 +244,18 @@ impl World {
 
     /// How many calls failed as planned.
     pub fn faults_fired(&self) -> u64 {
-        self.lock().faults_fired
+        self.lock().faults.fired().values().sum()
+    }
+
+    /// How many calls of each kind failed as planned.
+    pub fn faults_by_call(&self) -> BTreeMap<Call, u64> {
+        self.lock().faults.fired().clone()
+    }
+
+    /// Lets calls panic after so many more of them and of looks at the clock, so that a test ends
+    /// where the store does not; `None` for no limit.
+    pub fn set_patience(&self, patience: Option<u64>) {
+        self.lock().patience = patience;
     }
 
     /// Sets how many bytes files may still grow by; `None` for no limit.
@@ -254,9 +272,10 @@ impl World {
     fn read_call<T>(
         &self,
         process: u32,
+        kind: Call,
         call: impl FnOnce(&mut Machine) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.change_call(process, |machine, fault| match fault {
+        self.change_call(process, kind, |machine, fault| match fault {
             Some(fault) => Err(fault.error()),
             None => call(machine),
         })
@@ -266,6 +285,7 @@ impl World {
     fn change_call<T>(
         &self,
         process: u32,
+        kind: Call,
         call: impl FnOnce(&mut Machine, Option<Fault>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.switch();
@@ -273,7 +293,7 @@ impl World {
         if machine.process(process).is_dead {
             return Err(io::Error::other("the process was killed"));
         }
-        let fault = machine.count_call();
+        let fault = machine.count_call(kind);
         if let Some(fault) = fault
             && fault.effect == Kill
         {

@@ -250,6 +250,7 @@ fn a_planned_failure_hits_the_call_it_was_planned_for() {
         effect: FaultEffect::Clean,
         error: FaultError::Os(28),
         lasting: true,
+        scope: FaultScope::Every,
     };
     world.fail_call(1, raw);
     for _ in 0..2 {

@@ -1,0 +1,516 @@
+//! Runs operations while calls fail, and judges every answer.
+//!
+//! Invariants:
+//! 1. An operation fails only if one of its calls failed as planned, or because the store says
+//!    `Poisoned` after an operation that failed with `Io`, a background sync that failed, or such.
+//! 2. An operation of which calls that only look failed never poisons.
+//! 3. A sync of a file that failed within an operation makes it fail, however it goes on.
+//! 4. `DiskFull`, and nothing else, is retryable; it changes nothing and does not poison. Where
+//!    the only calls that failed were to allocate space, and said that there is none, it is what
+//!    a commit says.
+
+use std::sync::Arc;
+
+use happystore::vfs::Vfs;
+use happystore::vfs::sim::{Call, Random, World};
+use happystore::{Access, Error, ErrorKind, Options, Raw, Store, Transaction, TxOptions};
+
+use super::expected::{Expected, Model};
+use super::workload::{DELAY, KEYS, Mode, Op};
+
+/// A store of bytes.
+pub(super) type Bytes = Store<Raw, [u8]>;
+
+/// How often background work may go on by itself.
+const ROUNDS_MAX: usize = 16;
+
+/// Opens the store, as `process`.
+pub(super) fn open(
+    process: &Arc<dyn Vfs>,
+    segment_bytes: u64,
+    access: Access,
+) -> happystore::Result<Bytes> {
+    let options = Options::new().serializer(Raw).byte_keys().access(access);
+    let options = options.segment_bytes(segment_bytes).vfs(process.clone());
+    options.open("/s")
+}
+
+/// A value that no other commit writes.
+pub(super) fn value(mark: u64, len_bytes: usize) -> Arc<[u8]> {
+    let mut random = Random::stream(mark, len_bytes as u64);
+    let words = (0..len_bytes.div_ceil(8)).flat_map(|_| random.bits().to_le_bytes());
+    words.take(len_bytes).collect()
+}
+
+/// Which calls failed as planned.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fired {
+    pub(super) any: bool,
+    /// Whether one did that may change something.
+    pub(super) changing: bool,
+    /// Whether a sync of a file did.
+    pub(super) sync: bool,
+    /// Whether one did that is not an allocation.
+    pub(super) not_allocating: bool,
+}
+
+/// How a commit failed.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// Whether it failed before it could have changed anything.
+    pub(super) is_certain: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            is_certain: false,
+        }
+    }
+}
+
+/// A world with a store in it, and what is expected of both.
+pub(super) struct Runner {
+    pub(super) world: World,
+    pub(super) segment_bytes: u64,
+    pub(super) process: Arc<dyn Vfs>,
+    pub(super) store: Option<Bytes>,
+    pub(super) expected: Expected,
+    /// Whether planned failures say that no space is left.
+    pub(super) is_full: bool,
+    /// Whether the opening that is there may say `Poisoned`.
+    may_be_poisoned: bool,
+    /// Whether the opening that is there has not told yet what became of a commit that failed.
+    is_unresolved: bool,
+    /// Whether a store was ever made.
+    exists: bool,
+    mark: u64,
+}
+
+impl Runner {
+    pub(super) fn new(world: World, segment_bytes: u64, expected: Expected, exists: bool) -> Self {
+        Self {
+            process: world.process(),
+            world,
+            segment_bytes,
+            store: None,
+            expected,
+            is_full: false,
+            may_be_poisoned: false,
+            is_unresolved: false,
+            exists,
+            mark: 0,
+        }
+    }
+
+    /// Whether a store was ever made.
+    pub(super) fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// Whether it is known what the opening shows.
+    pub(super) fn is_resolved(&self) -> bool {
+        !self.is_unresolved
+    }
+
+    /// Does `op`, and judges how it went.
+    pub(super) fn step(&mut self, op: Op) -> Result<(), String> {
+        match op {
+            Op::Close => self.close(),
+            Op::Kill => {
+                self.kill();
+                Ok(())
+            }
+            Op::ReadOnly => self.read_only(),
+            _ => {
+                let Some(store) = self.opened()? else {
+                    return Ok(());
+                };
+                self.step_open(op, &store)
+            }
+        }
+    }
+
+    fn step_open(&mut self, op: Op, store: &Bytes) -> Result<(), String> {
+        match op {
+            Op::Set {
+                key,
+                len_bytes,
+                mode,
+            } => self.put(store, mode, &[(KEYS[key], self.next_value(len_bytes))]),
+            Op::Batch {
+                key,
+                len_bytes,
+                mode,
+            } => {
+                let value = self.next_value(len_bytes);
+                let pairs = [0, 1, 2].map(|at| (KEYS[(key + at) % KEYS.len()], value.clone()));
+                self.put(store, mode, &pairs)
+            }
+            Op::Delete { key, mode } => self.delete(store, KEYS[key], mode),
+            Op::Nested {
+                key,
+                len_bytes,
+                mode,
+            } => self.nest(store, key, len_bytes, mode),
+            Op::QueryDelete { key } => self.query_delete(store, KEYS[key]),
+            Op::Sync => {
+                let before = self.world.faults_by_call();
+                let done = store.sync();
+                self.synced("sync", done, &before)
+            }
+            Op::SecondOpening => self.second_opening(),
+            Op::Background => self.background(),
+            Op::Look => self.look(store, true),
+            Op::Open | Op::Close | Op::Kill | Op::ReadOnly => Ok(()),
+        }
+    }
+
+    /// Which calls failed since `before`.
+    pub(super) fn fired_since(&self, before: &std::collections::BTreeMap<Call, u64>) -> Fired {
+        let now = self.world.faults_by_call();
+        let new = now
+            .iter()
+            .filter(|(call, count)| before.get(call) != Some(count));
+        let mut fired = Fired::default();
+        for (call, _) in new {
+            fired.any = true;
+            fired.changing |= !call.only_looks();
+            fired.sync |= *call == Call::Sync;
+            fired.not_allocating |= *call != Call::Allocate;
+        }
+        fired
+    }
+
+    /// Judges an error of a call of the store.
+    fn judge(
+        &mut self,
+        what: &str,
+        error: &Error,
+        fired: Fired,
+        allowed: &[ErrorKind],
+    ) -> Result<(), String> {
+        let kind = error.kind();
+        let wrong = |why: &str| Err(format!("{what} said {error:?}, {why}"));
+        if error.is_retryable() != (kind == ErrorKind::DiskFull) {
+            return wrong("and whether that is retryable is wrong");
+        }
+        if !allowed.contains(&kind) {
+            return wrong("which it never says");
+        }
+        if kind == ErrorKind::Poisoned && !self.may_be_poisoned {
+            return wrong("though nothing failed that poisons");
+        }
+        if kind != ErrorKind::Poisoned && !fired.any {
+            return wrong("though no call failed meanwhile");
+        }
+        if kind == ErrorKind::Io && fired.changing {
+            self.may_be_poisoned = true;
+        }
+        Ok(())
+    }
+
+    /// The store, opened if it is not open; `None` if that fails as it may.
+    pub(super) fn opened(&mut self) -> Result<Option<Bytes>, String> {
+        if self.store.is_none() {
+            let before = self.world.faults_by_call();
+            match open(&self.process, self.segment_bytes, Access::Shared) {
+                Err(error) => {
+                    let fired = self.fired_since(&before);
+                    let allowed = [ErrorKind::Io, ErrorKind::DiskFull];
+                    self.judge("opening", &error, fired, &allowed)?;
+                    return Ok(None);
+                }
+                Ok(store) => {
+                    self.store = Some(store);
+                    self.exists = true;
+                    self.may_be_poisoned = false;
+                    self.is_unresolved = true;
+                    self.expected.all_durable();
+                }
+            }
+        }
+        if self.is_unresolved && !self.resolve()? {
+            return Ok(None);
+        }
+        Ok(self.store.clone())
+    }
+
+    /// Finds out what an opening shows; false if that cannot be read.
+    fn resolve(&mut self) -> Result<bool, String> {
+        let Some(store) = self.store.clone() else {
+            return Ok(false);
+        };
+        if !self.expected.is_certain() || self.world.faults_fired() > 0 {
+            let Some(found) = self.read_all(&store)? else {
+                return Ok(false);
+            };
+            self.expected.reopened(found)?;
+        }
+        self.is_unresolved = false;
+        Ok(true)
+    }
+
+    fn close(&mut self) -> Result<(), String> {
+        let Some(store) = self.store.take() else {
+            return Ok(());
+        };
+        let before = self.world.faults_by_call();
+        let closed = store.close();
+        if self.is_unresolved {
+            // It never told; the next opening may.
+            self.is_unresolved = false;
+            self.may_be_poisoned |= closed.is_err();
+            return Ok(());
+        }
+        self.synced("close", closed, &before)
+    }
+
+    /// Judges a call that makes all durable.
+    fn synced(
+        &mut self,
+        what: &str,
+        done: happystore::Result<()>,
+        before: &std::collections::BTreeMap<Call, u64>,
+    ) -> Result<(), String> {
+        let fired = self.fired_since(before);
+        match done {
+            Ok(()) if fired.sync => Err(format!("{what} succeeded over a sync that failed")),
+            Ok(()) => {
+                self.expected.goes_on()?;
+                self.expected.all_durable();
+                self.may_be_poisoned = false;
+                Ok(())
+            }
+            Err(error) => {
+                let allowed = [ErrorKind::Io, ErrorKind::Poisoned];
+                self.judge(what, &error, fired, &allowed)
+            }
+        }
+    }
+
+    fn second_opening(&mut self) -> Result<(), String> {
+        let before = self.world.faults_by_call();
+        match open(&self.process, self.segment_bytes, Access::Shared) {
+            Ok(second) => {
+                let done = second.close();
+                self.synced("closing a second opening", done, &before)
+            }
+            Err(error) => {
+                let fired = self.fired_since(&before);
+                self.judge("opening again", &error, fired, &[ErrorKind::Io])
+            }
+        }
+    }
+
+    fn read_only(&mut self) -> Result<(), String> {
+        self.close()?;
+        let before = self.world.faults_by_call();
+        match open(&self.process, self.segment_bytes, Access::ReadOnly) {
+            Ok(store) => {
+                self.exists = true;
+                if let Some(found) = self.read_all(&store)? {
+                    self.expected.reopened(found)?;
+                }
+                let refused = store.set(KEYS[1], b"1").map_err(|error| error.kind());
+                if refused != Err(ErrorKind::ReadOnly) {
+                    return Err(format!("a write to a reader gave {refused:?}"));
+                }
+                let closed = store.close().map_err(|error| format!("closing: {error:?}"));
+                if self.world.faults_fired() == 0 {
+                    closed
+                } else {
+                    Ok(())
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.exists => Ok(()),
+            Err(error) => {
+                let fired = self.fired_since(&before);
+                self.judge("opening to read", &error, fired, &[ErrorKind::Io])
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.world.kill(&self.process);
+        self.store = None;
+        self.is_unresolved = false;
+        self.process = self.world.process();
+    }
+
+    fn background(&mut self) -> Result<(), String> {
+        let before = self.world.faults_by_call();
+        self.world.advance(DELAY);
+        let mut rounds = 0;
+        while self.world.run_background() > 0 {
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                return Err("background work does not come to rest".to_owned());
+            }
+        }
+        if self.fired_since(&before).any {
+            self.may_be_poisoned = true;
+        }
+        if !self.may_be_poisoned && self.expected.is_certain() {
+            self.expected.deferred_durable();
+        }
+        Ok(())
+    }
+
+    fn next_value(&self, len_bytes: usize) -> Arc<[u8]> {
+        value(self.mark + 1, len_bytes)
+    }
+
+    /// Makes a commit that leads to `after`.
+    pub(super) fn commit(
+        &mut self,
+        mode: Mode,
+        after: Model,
+        call: impl FnOnce() -> Result<(), Failed>,
+    ) -> Result<(), String> {
+        self.mark += 1;
+        let is_change = after != **self.expected.last();
+        self.world.begin(self.mark);
+        let before = self.world.faults_by_call();
+        let done = call();
+        let fired = self.fired_since(&before);
+        match done {
+            Ok(()) if fired.sync => Err("a commit succeeded over a sync that failed".to_owned()),
+            Ok(()) => {
+                self.may_be_poisoned = false;
+                if !is_change {
+                    return self.expected.goes_on();
+                }
+                self.world.acknowledge(self.mark, mode == Mode::Sync);
+                self.expected.acknowledged(after, mode)
+            }
+            Err(Failed { error, is_certain }) => {
+                let allowed = [ErrorKind::Io, ErrorKind::DiskFull, ErrorKind::Poisoned];
+                self.judge("a commit", &error, fired, &allowed)?;
+                if self.is_full && !fired.not_allocating && error.kind() == ErrorKind::Io {
+                    return Err(format!(
+                        "a commit said {error:?}, though only space was missing"
+                    ));
+                }
+                if error.kind() == ErrorKind::Io && is_change && !is_certain {
+                    self.expected.failed(after);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn put(
+        &mut self,
+        store: &Bytes,
+        mode: Mode,
+        pairs: &[(&'static [u8], Arc<[u8]>)],
+    ) -> Result<(), String> {
+        let mut after = (**self.expected.last()).clone();
+        after.extend(
+            pairs
+                .iter()
+                .map(|(key, value)| (key.to_vec(), value.clone())),
+        );
+        self.commit(mode, after, || match pairs {
+            [(key, value)] if mode == Mode::Sync => Ok(store.set(key, &**value)?),
+            pairs if mode == Mode::Sync => {
+                let pairs = pairs.iter().map(|(key, value)| (key, value.to_vec()));
+                Ok(store.bulk_set(pairs)?)
+            }
+            pairs => in_transaction(store, mode, |tx| {
+                pairs
+                    .iter()
+                    .try_for_each(|(key, value)| tx.set(key, &**value))
+            }),
+        })
+    }
+
+    fn delete(&mut self, store: &Bytes, key: &[u8], mode: Mode) -> Result<(), String> {
+        let mut after = (**self.expected.last()).clone();
+        let was_there = after.remove(key).is_some();
+        let mut said = was_there;
+        self.commit(mode, after, || {
+            if mode == Mode::Sync {
+                said = store.delete(key)?;
+                return Ok(());
+            }
+            in_transaction(store, mode, |tx| {
+                said = tx.delete(key)?;
+                Ok(())
+            })
+        })?;
+        if said == was_there {
+            Ok(())
+        } else {
+            Err(format!("a deletion said that the key was there: {said}"))
+        }
+    }
+
+    fn nest(
+        &mut self,
+        store: &Bytes,
+        key: usize,
+        len_bytes: usize,
+        mode: Mode,
+    ) -> Result<(), String> {
+        let [outer, inner, undone] = [0, 1, 2].map(|at| KEYS[(key + at) % KEYS.len()]);
+        let value = self.next_value(len_bytes);
+        let last = self.expected.last().clone();
+        let mut after = (*last).clone();
+        after.insert(outer.to_vec(), value.clone());
+        after.insert(inner.to_vec(), value.clone());
+        let mut got = None;
+        self.commit(mode, after, || {
+            in_transaction(store, mode, |tx| {
+                got = Some(tx.get::<Vec<u8>>(outer)?);
+                tx.set(outer, &*value)?;
+                let child = tx.begin()?;
+                child.set(undone, &*value)?;
+                child.delete(outer)?;
+                drop(child);
+                let child = tx.begin()?;
+                child.set(inner, &*value)?;
+                child.commit()
+            })
+        })?;
+        let wanted = last.get(outer).map(|value| &**value);
+        match got {
+            Some(got) if got.as_deref() != wanted => {
+                Err("a transaction read what was not the last state".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn query_delete(&mut self, store: &Bytes, from: &[u8]) -> Result<(), String> {
+        let mut after = (**self.expected.last()).clone();
+        let gone = after.split_off(from).len() as u64;
+        let mut said = gone;
+        self.commit(Mode::Sync, after, || {
+            said = store.query().range(from..).delete()?;
+            Ok(())
+        })?;
+        if said == gone {
+            Ok(())
+        } else {
+            Err(format!("a query deleted {said} keys of {gone}"))
+        }
+    }
+}
+
+fn in_transaction(
+    store: &Bytes,
+    mode: Mode,
+    body: impl FnOnce(&Transaction<'_, Raw, [u8]>) -> happystore::Result<()>,
+) -> Result<(), Failed> {
+    let options = TxOptions::new().durability(mode.durability());
+    let certain = |error| Failed {
+        error,
+        is_certain: true,
+    };
+    let tx = store.begin_with(&options).map_err(certain)?;
+    body(&tx).map_err(certain)?;
+    Ok(tx.commit()?)
+}
