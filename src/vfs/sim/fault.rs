@@ -19,7 +19,7 @@ use super::call::Call;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultEffect {
     /// Nothing. A failing sync of a file makes a random part of the pending changes durable and
-    /// marks the rest clean: no later sync brings them to the disk.
+    /// marks the rest clean: no later sync brings them to the disk. Its length is not forgotten.
     Clean,
     /// All it was asked for, as far as it changes files or names.
     Done,
@@ -192,6 +192,8 @@ pub enum Plant {
     NoZeroing,
     /// Every lock is granted to everyone.
     NoLocks,
+    /// A sync that fails as planned forgets a file's growth too, as no file system is known to.
+    ForgottenGrowth,
     /// A sync of a file that fails as planned claims success, as one does that is tried again.
     HiddenSyncFailure,
     /// A write that fails as planned claims success.

@@ -138,7 +138,12 @@ impl VfsFile for SimFile {
                 let inode = self.inode;
                 if part_of(fault) != FaultEffect::Done {
                     let seed = machine.random.bits();
-                    machine.change(Operation::SyncFailed { inode, seed });
+                    let forgets_growth = machine.plants.has(Plant::ForgottenGrowth);
+                    machine.change(Operation::SyncFailed {
+                        inode,
+                        seed,
+                        forgets_growth,
+                    });
                 } else if !machine.plants.swallow_sync(&self.name) {
                     machine.change(Operation::Sync { inode });
                 }

@@ -21,6 +21,9 @@ use super::workload::{Before, KEYS, Mode, Op, Workload};
 /// How many calls and looks at the clock there may be in one run; the longest needs a tenth.
 const PATIENCE: u64 = 20_000;
 
+/// One power cut in so many is tried.
+const CUT_SHARE: u64 = 8;
+
 /// How many images a power cut is tried with.
 const IMAGES: usize = 3;
 
@@ -32,6 +35,7 @@ pub(super) struct Base {
     point: CrashPoint,
     expected: Expected,
     exists: bool,
+    sync_failed: bool,
 }
 
 impl Base {
@@ -64,6 +68,7 @@ impl Base {
             point: world.journal().last_point(0, 1),
             expected: runner.expected.clone(),
             exists: runner.exists(),
+            sync_failed: world.faults_by_call().contains_key(&Call::Sync),
         })
     }
 }
@@ -117,6 +122,7 @@ impl Case {
         let expected = base.expected.clone();
         let segment_bytes = workload.segment_bytes;
         let mut runner = Runner::new(world.clone(), segment_bytes, expected, base.exists);
+        runner.sync_failed_before = base.sync_failed;
         runner.is_full = self.errno.is_full();
         world.fail_call(self.nth, self.fault);
         for (number, op) in workload.ops.iter().enumerate() {
@@ -130,6 +136,8 @@ impl Case {
             random: Random::stream(self.seed, self.nth),
             cuts: 0,
         };
+        "cut before it is healed".clone_into(at);
+        after.cut(&runner)?;
         "healed".clone_into(at);
         after.go_on(&mut runner)?;
         "cut".clone_into(at);
@@ -235,7 +243,7 @@ impl After {
 
     /// Cuts the power, sometimes, and looks at some of the disks that may be left.
     fn cut(&mut self, runner: &Runner) -> Result<(), String> {
-        if self.random.below(4) != 0 {
+        if self.random.below(CUT_SHARE) != 0 {
             return Ok(());
         }
         let point = runner.world.journal().last_point(0, self.random.bits());

@@ -134,6 +134,12 @@ impl Expected {
         Ok(())
     }
 
+    /// Judges what an opening showed that may only read, and promises nothing.
+    pub(super) fn shown_to_reader(&self, found: &Model) -> Result<(), String> {
+        let states = std::iter::once(self.last()).chain(&self.unknown);
+        self.judge(states, found, "opening to read")
+    }
+
     /// Judges what a power cut left.
     pub(super) fn left_by_cut(&self, found: &Model) -> Result<(), String> {
         let states = self.states[self.durable..].iter().chain(&self.unknown);

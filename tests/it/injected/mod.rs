@@ -11,6 +11,7 @@
 mod case;
 mod expected;
 mod faults;
+mod known;
 mod look;
 mod runner;
 mod sweep;

@@ -16,6 +16,7 @@ use happystore::vfs::sim::{Call, Random, World};
 use happystore::{Access, Error, ErrorKind, Options, Raw, Store, Transaction, TxOptions};
 
 use super::expected::{Expected, Model};
+use super::known;
 use super::workload::{DELAY, KEYS, Mode, Op};
 
 /// A store of bytes.
@@ -79,6 +80,8 @@ pub(super) struct Runner {
     pub(super) expected: Expected,
     /// Whether planned failures say that no space is left.
     pub(super) is_full: bool,
+    /// Whether a sync had failed before the world began.
+    pub(super) sync_failed_before: bool,
     /// Whether the opening that is there may say `Poisoned`.
     may_be_poisoned: bool,
     /// Whether the opening that is there has not told yet what became of a commit that failed.
@@ -97,6 +100,7 @@ impl Runner {
             store: None,
             expected,
             is_full: false,
+            sync_failed_before: false,
             may_be_poisoned: false,
             is_unresolved: false,
             exists,
@@ -311,7 +315,11 @@ impl Runner {
             Ok(store) => {
                 self.exists = true;
                 if let Some(found) = self.read_all(&store)? {
-                    self.expected.reopened(found)?;
+                    if known::reader_trusts_memory(&self.world, self.sync_failed_before) {
+                        self.expected.shown_to_reader(&found)?;
+                    } else {
+                        self.expected.reopened(found)?;
+                    }
                 }
                 let refused = store.set(KEYS[1], b"1").map_err(|error| error.kind());
                 if refused != Err(ErrorKind::ReadOnly) {
@@ -352,7 +360,8 @@ impl Runner {
         if self.fired_since(&before).any {
             self.may_be_poisoned = true;
         }
-        if !self.may_be_poisoned && self.expected.is_certain() {
+        let is_kept = !known::deferred_without_worker(&self.world);
+        if is_kept && !self.may_be_poisoned && self.expected.is_certain() {
             self.expected.deferred_durable();
         }
         Ok(())

@@ -240,6 +240,13 @@ fn add_openings(all: &mut Vec<Workload>) {
     ));
     let ops = [Op::ReadOnly, Op::Look, Op::Kill, Op::ReadOnly];
     all.push(Workload::new("reading alone", 512, before, &ops));
+    let before = Before::Killed(three_segments(Mode::Sync), clean(Call::Sync, 7));
+    all.push(Workload::new(
+        "reading alone after a failed sync",
+        512,
+        before,
+        &ops,
+    ));
     let before = Before::Killed(three_segments(Mode::Os), None);
     all.push(Workload::new(
         "reading alone what was killed",
