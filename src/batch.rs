@@ -32,6 +32,7 @@ thread_local! {
 pub(crate) struct Batch {
     buffers: Buffers,
     count: u32,
+    has_puts: bool,
 }
 
 impl Batch {
@@ -40,7 +41,11 @@ impl Batch {
         let mut buffers = SPARE.try_with(Cell::take).unwrap_or_default();
         buffers.record.clear();
         buffers.record.resize(HEADER_LEN, 0);
-        Self { buffers, count: 0 }
+        Self {
+            buffers,
+            count: 0,
+            has_puts: false,
+        }
     }
 
     /// Whether there are no changes in it.
@@ -75,7 +80,13 @@ impl Batch {
         check_total(total)?;
         push_entry(&mut self.buffers.record, key, value);
         self.count += 1;
+        self.has_puts |= value.is_some();
         Ok(())
+    }
+
+    /// Whether it only deletes: then it may use the space that is kept for a full disk.
+    pub(crate) fn only_deletes(&self) -> bool {
+        !self.has_puts
     }
 
     /// The buffer with room for the record's header, and how many entries are in it.

@@ -31,6 +31,10 @@ pub const ALLOCATE_BYTES_MIN: u64 = 32 << 10;
 /// The largest step in which a segment's space is allocated, in bytes.
 pub const ALLOCATE_BYTES_MAX: u64 = 8 << 20;
 
+/// The most space that is kept free behind the last record, so that deletes go on while the disk
+/// is full, in bytes: an eighth of what the segment has, up to this.
+pub const RESERVE_BYTES_MAX: u64 = 256 << 10;
+
 /// The longest name of a serializer, in bytes.
 pub const SERIALIZER_NAME_BYTES_MAX: usize = 64;
 

@@ -263,7 +263,7 @@ fn invalid(option: &'static str, value: String, what: impl Into<String>) -> Erro
 pub struct Options<S = Cbor, K: ?Sized = str> {
     serializer: S,
     settings: Settings,
-    mapped_reads: bool,
+    mapped_files: bool,
     /// Another machine than the real one.
     vfs: Option<Arc<dyn Vfs>>,
     keys: std::marker::PhantomData<fn(&K)>,
@@ -288,7 +288,7 @@ impl Options {
         Self {
             serializer: Cbor,
             settings,
-            mapped_reads: true,
+            mapped_files: true,
             vfs: None,
             keys: std::marker::PhantomData,
         }
@@ -306,14 +306,14 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     pub fn serializer<T: Serializer>(self, serializer: T) -> Options<T, K> {
         let Self {
             settings,
-            mapped_reads,
+            mapped_files,
             vfs,
             ..
         } = self;
         Options {
             serializer,
             settings,
-            mapped_reads,
+            mapped_files,
             vfs,
             keys: std::marker::PhantomData,
         }
@@ -339,14 +339,14 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
         let Self {
             serializer,
             settings,
-            mapped_reads,
+            mapped_files,
             vfs,
             ..
         } = self;
         Options {
             serializer,
             settings,
-            mapped_reads,
+            mapped_files,
             vfs,
             keys: std::marker::PhantomData,
         }
@@ -405,10 +405,11 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
         self
     }
 
-    /// Whether values are read from mapped files; without, every read is a system call, and a
-    /// file that somebody cuts off is an I/O error instead of a fatal signal. Default: true.
-    pub fn mapped_reads(mut self, mapped: bool) -> Self {
-        self.mapped_reads = mapped;
+    /// Whether segments are mapped, for reading and, on ext4 and tmpfs, for appending. Without,
+    /// every read and every append is a system call, and a file that somebody cuts off or a disk
+    /// that fails is an I/O error instead of a fatal signal. Default: true.
+    pub fn mapped_files(mut self, mapped: bool) -> Self {
+        self.mapped_files = mapped;
         self
     }
 
@@ -453,7 +454,7 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     /// `FormatVersion`; `Corrupt` with file and offset; `DiskFull`, `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store<S, K>> {
         self.settings.check(self.serializer.name())?;
-        let real = if self.mapped_reads {
+        let real = if self.mapped_files {
             OsVfs::new
         } else {
             OsVfs::without_mapping

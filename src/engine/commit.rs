@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::failpoint;
 use crate::log::fault::Fault;
 use crate::log::location::{Location, Version};
-use crate::log::writer::Appended;
+use crate::log::writer::{Appended, Space};
 use crate::options::Durability;
 
 impl Engine {
@@ -105,8 +105,13 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         if batch.is_empty() {
             return Ok(Reached::Visible(writer.sequence));
         }
+        let space = if batch.only_deletes() {
+            Space::Reserve
+        } else {
+            Space::Ordinary
+        };
         let (record, count) = batch.record_mut();
-        let appended = writer.append(&engine.log, record, count)?;
+        let appended = writer.append(&engine.log, record, count, space)?;
         // CRASH: the batch is there or not, as a whole; nobody was told either way.
         failpoint::hit!("commit-appended");
         engine.index_batch(batch, &appended);

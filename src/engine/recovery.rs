@@ -158,6 +158,12 @@ impl<'a> Recovery<'a> {
             if let TailState::Torn { end } = tail {
                 self.raise_epoch(segment, scanner, end)?;
             }
+            // A file that was copied may have lost its space; on a full disk that is found later.
+            if segment.file.allocate(u64::from(file_bytes)).is_ok() {
+                segment
+                    .file
+                    .expect_writes(u64::from(offset), u64::from(file_bytes));
+            }
         }
         Ok(Active {
             segment: segment.clone(),

@@ -61,6 +61,7 @@ impl Segment {
             .map_err(|error| Fault::poison("write", &path, error))?;
         file.sync()
             .map_err(|error| Fault::poison("sync", &path, error))?;
+        file.expect_writes(u64::from(SEGMENT_HEADER_BYTES), len);
         Ok(Self::new(path, file, header))
     }
 

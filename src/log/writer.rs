@@ -1,8 +1,9 @@
 //! Appending: the one place where bytes are added to the log.
 //!
 //! The holder of the writer lock owns the [`Writer`]. Space is allocated before anything is
-//! written, so a full disk changes nothing. A record is written in one call; nobody looks at it
-//! before the caller publishes it.
+//! written, so a full disk changes nothing; behind the last record some is kept for batches that
+//! only delete, which go on until it is used up. A record is written in one call; nobody looks at
+//! it before the caller publishes it.
 //!
 //! What a crash leaves in [`Writer::roll_over`], step by step: a segment that no manifest lists
 //! (removed by the next opening); the old or the new manifest (each whole, and the old segment
@@ -19,7 +20,9 @@ use crate::format::checksum::Stamp;
 use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::format::manifest::{Manifest, SegmentEnd, SegmentEntry};
 use crate::format::record::{Frame, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordKind, seal_record};
-use crate::limits::{ALLOCATE_BYTES_MAX, ALLOCATE_BYTES_MIN, SEGMENT_FILE_BYTES_MAX};
+use crate::limits::{
+    ALLOCATE_BYTES_MAX, ALLOCATE_BYTES_MIN, RESERVE_BYTES_MAX, SEGMENT_FILE_BYTES_MAX,
+};
 
 /// The right to append, and what it needs to know.
 pub(crate) struct Writer {
@@ -42,6 +45,15 @@ pub(crate) struct Active {
     pub(crate) marked: bool,
 }
 
+/// Which space a record may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// What leaves the reserve for others.
+    Ordinary,
+    /// The reserve too: for what frees space, or ends the log.
+    Reserve,
+}
+
 /// Where a record was appended.
 pub(crate) struct Appended {
     /// The segment.
@@ -56,7 +68,7 @@ pub(crate) struct Appended {
 
 impl Writer {
     /// Appends a batch with the next sequence number: `record` is room for a record header, then
-    /// `entry_count` entries without checksums. Not durable on return.
+    /// `entry_count` entries without checksums. Not durable on return, and not noted in `log`.
     ///
     /// # Errors
     /// `DiskFull`, harmless; any failed write or sync, poisoning.
@@ -65,9 +77,10 @@ impl Writer {
         log: &Log,
         record: &mut Vec<u8>,
         entry_count: u32,
+        space: Space,
     ) -> Result<Appended, Fault> {
         let record_bytes = record.len().next_multiple_of(RECORD_ALIGN as usize) as u64;
-        self.make_room(log, record_bytes)?;
+        self.make_room(log, record_bytes, space)?;
         let stamp = Stamp {
             sequence: self.sequence + 1,
             epoch: self.manifest.epoch,
@@ -95,7 +108,11 @@ impl Writer {
         let Some(active) = self.active.as_ref() else {
             return Ok(());
         };
-        if !active.marked && self.allocate(u64::from(RECORD_HEADER_BYTES)).is_ok() {
+        if !active.marked
+            && self
+                .allocate(u64::from(RECORD_HEADER_BYTES), Space::Reserve)
+                .is_ok()
+        {
             let stamp = Stamp {
                 sequence: self.sequence,
                 epoch: self.manifest.epoch,
@@ -163,27 +180,31 @@ impl Writer {
     }
 
     /// Makes sure that a record of `record_bytes` fits and its space is reserved.
-    fn make_room(&mut self, log: &Log, record_bytes: u64) -> Result<(), Fault> {
+    fn make_room(&mut self, log: &Log, record_bytes: u64, space: Space) -> Result<(), Fault> {
         let fits = self.active.as_ref().is_some_and(|active| {
-            u64::from(active.end) + room_bytes(record_bytes) <= u64::from(active.segment.capacity)
+            let capacity = u64::from(active.segment.capacity);
+            let kept = space.kept_bytes(capacity);
+            u64::from(active.end) + room_bytes(record_bytes) + kept <= capacity
         });
         if !fits {
             self.roll_over(log, record_bytes)?;
         }
-        self.allocate(record_bytes)
+        self.allocate(record_bytes, space)
     }
 
     /// Reserves space for `record_bytes` more in the active segment.
-    fn allocate(&mut self, record_bytes: u64) -> Result<(), Fault> {
+    fn allocate(&mut self, record_bytes: u64, space: Space) -> Result<(), Fault> {
         let active = self.active_mut();
-        let needed = u64::from(active.end) + record_bytes;
-        let allocated = u64::from(active.allocated);
+        let (end, allocated) = (u64::from(active.end), u64::from(active.allocated));
+        let capacity = u64::from(active.segment.capacity);
+        let least = end + record_bytes;
+        // A batch with a segment of its own may fill it.
+        let needed = (least + space.kept_bytes(allocated)).min(capacity.max(least));
         if needed <= allocated {
             return Ok(());
         }
-        let capacity = u64::from(active.segment.capacity);
         let step = allocated.clamp(ALLOCATE_BYTES_MIN, ALLOCATE_BYTES_MAX);
-        let generous = (allocated + step).max(needed).min(capacity).max(needed);
+        let generous = (allocated + step).min(capacity).max(needed);
         let file = &active.segment.file;
         let reserved = match file.allocate(generous) {
             Ok(()) => generous,
@@ -197,6 +218,7 @@ impl Writer {
                 }
             },
         };
+        file.expect_writes(end, reserved);
         active.allocated = u32::try_from(reserved).unwrap_or(u32::MAX);
         Ok(())
     }
@@ -286,6 +308,17 @@ fn no_more_segments() -> Fault {
         actual_bytes: max_bytes + 1,
         max_bytes,
     })
+}
+
+impl Space {
+    /// How much of `bytes` of a segment must stay free behind a record.
+    fn kept_bytes(self, bytes: u64) -> u64 {
+        const STEP: u64 = 4 << 10;
+        match self {
+            Self::Ordinary => (bytes / 8 / STEP * STEP).min(RESERVE_BYTES_MAX),
+            Self::Reserve => 0,
+        }
+    }
 }
 
 /// The room a record needs in its segment: itself, and a seal mark behind it.

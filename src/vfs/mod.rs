@@ -294,6 +294,10 @@ pub trait VfsFile: Send + Sync {
     /// nothing that was in the file has changed.
     fn allocate(&self, len_bytes: u64) -> io::Result<()>;
 
+    /// Says that the caller is going to write from `from` up to `to`, in order, in space that it
+    /// has allocated: a machine may then take small writes without a system call.
+    fn expect_writes(&self, _from: u64, _to: u64) {}
+
     /// Makes the file's bytes and length durable, but not its name.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
 mod basics;
+mod clients;
 mod closing;
 mod crash;
 mod damage;
+mod disk_full;
 mod faults;
 mod file_index;
 mod format_golden;
@@ -15,6 +17,7 @@ mod late_wake;
 mod model;
 mod nesting;
 mod opening;
+mod panics;
 mod processes;
 mod queries;
 mod semantics;

@@ -384,7 +384,7 @@ fn a_directory_that_cannot_be_made_is_named() {
 fn reads_without_mapping_see_the_same() {
     let place = real();
     let store = place
-        .open_with(place.options().mapped_reads(false))
+        .open_with(place.options().mapped_files(false))
         .unwrap();
     store
         .bulk_set((0..100).map(|n| (n.to_string(), n)))

@@ -13,24 +13,29 @@
 //! touch the same bytes. A child forked off shares the descriptor: it may read and write, but
 //! neither lock nor unlock, and the parent's lock outlives the child's copy.
 //!
-//! What a crash leaves behind: of a write any part of its sectors; of an allocation a longer
+//! What a crash leaves behind: of a write any part of its sectors, and of one that was stored into
+//! a window, if the process alone is killed, any part of its bytes; of an allocation a longer
 //! file whose new bytes are zero.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use fs4::TryLockError;
 
-use super::mapping::FileMapping;
-use super::{fork, system};
+use super::mapping::{FileMapping, WriteWindow};
+use super::{fork, host, locality, system};
 use crate::vfs::{LockKind, OpenMode, VfsFile};
 
 /// How many zeros are written in one call where space cannot be reserved.
 const ZEROS_BYTES: usize = 64 * 1024;
+
+/// The longest write that is stored into a window. Above it one call is faster than a page fault
+/// for every page.
+const STORED_BYTES_MAX: usize = 16 << 10;
 
 /// A [`VfsFile`] of the operating system.
 #[derive(Debug)]
@@ -39,7 +44,11 @@ pub(super) struct OsFile {
     known_len: AtomicU64,
     /// `Some(None)` if it could not be mapped.
     mapping: OnceLock<Option<FileMapping>>,
-    /// Whether [`VfsFile::map`] does anything.
+    /// Where small writes are stored without a system call.
+    window: Mutex<Option<WriteWindow>>,
+    /// Up to here space was reserved through this descriptor, on a file system that keeps it.
+    reserved: AtomicU64,
+    /// Whether [`VfsFile::map`] and [`VfsFile::expect_writes`] do anything.
     maps: bool,
     /// Whether the lock of this descriptor is held.
     locked: AtomicBool,
@@ -74,6 +83,8 @@ impl OsFile {
             file,
             known_len: AtomicU64::new(found.len()),
             mapping: OnceLock::new(),
+            window: Mutex::default(),
+            reserved: AtomicU64::new(0),
             maps,
             locked: AtomicBool::new(false),
             forks: fork::count(),
@@ -163,6 +174,14 @@ impl OsFile {
         Ok(())
     }
 
+    /// Stores `bytes` into the window; true if it has: it may not be there, and a call may be faster.
+    pub(super) fn has_stored(&self, offset: u64, bytes: &[u8]) -> bool {
+        bytes.len() <= STORED_BYTES_MAX
+            && host::lock(&self.window)
+                .as_ref()
+                .is_some_and(|window| window.write(offset, bytes))
+    }
+
     /// Refuses a forked child: the descriptor, and so the lock, is also its parent's.
     fn check_lock_is_ours(&self) -> io::Result<()> {
         if self.forks == fork::count() {
@@ -236,7 +255,9 @@ impl VfsFile for OsFile {
         let end = offset
             .checked_add(bytes.len() as u64)
             .ok_or(io::ErrorKind::InvalidInput)?;
-        system::write_all_at(&self.file, bytes, offset)?;
+        if !self.has_stored(offset, bytes) {
+            system::write_all_at(&self.file, bytes, offset)?;
+        }
         if !bytes.is_empty() {
             self.known_len.fetch_max(end, Ordering::AcqRel);
         }
@@ -252,12 +273,28 @@ impl VfsFile for OsFile {
         }
         // The whole range, not only what is beyond the end: a file that was copied with holes in
         // it gets its space back before anybody relies on it.
-        if !system::reserve(&self.file, len_bytes)? {
+        if system::reserve(&self.file, len_bytes)? {
+            self.reserved.fetch_max(len_bytes, Ordering::AcqRel);
+        } else {
             let len = self.file.metadata()?.len();
             self.write_zeros(len, len_bytes)?;
         }
         self.known_len.fetch_max(len_bytes, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Maps what was reserved of the range, where the file system keeps what it has reserved.
+    /// A disk that fails then ends the process with a SIGBUS where a system call would have been
+    /// an error; [`OsVfs::without_mapping`](super::OsVfs::without_mapping) gives files that are
+    /// written by calls alone.
+    fn expect_writes(&self, from: u64, to: u64) {
+        let to = to.min(self.reserved.load(Ordering::Acquire));
+        let is_wanted = self.maps && from < to && locality::keeps_reserved(&self.file);
+        // Where it cannot be mapped it is written by calls, as ever.
+        let window = is_wanted
+            .then(|| WriteWindow::new(&self.file, from, to).ok())
+            .flatten();
+        *host::lock(&self.window) = window;
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Which file systems are not of this host alone.
+//! Which file systems are not of this host alone, and which write in place.
 //!
 //! A store shares locks and mapped words between processes; that works where all of them ask one
 //! kernel. The list names the file systems where it does not, or where other hosts may be
@@ -15,6 +15,7 @@
 //!
 //! Threads and processes: pure, but for one system call.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -57,13 +58,38 @@ const REMOTE: &[(u32, &str)] = &[
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn of(directory: &Path) -> io::Result<Locality> {
     let found = rustix::io::retry_on_intr(|| rustix::fs::statfs(directory))?;
+    Ok(of_magic(magic(&found)))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn magic(found: &rustix::fs::StatFs) -> u32 {
     #[allow(
         clippy::allow_attributes,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "the field's type differs between machines; magic numbers have 32 bits"
     )]
-    Ok(of_magic(found.f_type as u32))
+    let number = found.f_type as u32;
+    number
+}
+
+/// Whether writing into reserved space of `file` never needs space again: where blocks are written
+/// in place, and belong to one file alone. Others could find the disk full, or shared with a copy,
+/// in the middle of a store through a mapping. The list names what was tried.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn keeps_reserved(file: &File) -> bool {
+    const IN_PLACE: [u32; 2] = [
+        0x0000_ef53, // ext4; ext2 and ext3 too, which reserve nothing in the first place
+        0x0102_1994, // tmpfs
+    ];
+    rustix::io::retry_on_intr(|| rustix::fs::fstatfs(file))
+        .is_ok_and(|found| IN_PLACE.contains(&magic(&found)))
+}
+
+/// Nothing is reserved here, so nothing is kept.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn keeps_reserved(_file: &File) -> bool {
+    false
 }
 
 /// Where `directory` lies: here, for all this room knows.

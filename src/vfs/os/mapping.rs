@@ -1,7 +1,8 @@
 //! Mapped memory: the first of two addresses of `unsafe`.
 //!
-//! [`FileMapping`] is the read-only view of a segment, [`PageMapping`] the shared words of a
-//! store. Both map the file shared, so what any process writes is seen without a further call.
+//! [`FileMapping`] is the read-only view of a segment, [`WriteWindow`] the part of one that is
+//! being written, [`PageMapping`] the shared words of a store. All map the file shared, so what
+//! any process writes is seen without a further call.
 //!
 //! Invariants:
 //! 1. A reference into a mapping is made only for bytes below a length the file has had, and
@@ -9,11 +10,14 @@
 //! 2. A reference to plain bytes is made only for the range that is asked for, never for the
 //!    whole mapping: other parts of the file may be written at that moment.
 //! 3. The words of a page are only ever reached as atomics.
+//! 4. A window is stored to, never read from, and only where space is reserved: a page of it
+//!    that the kernel has no room for would end the process.
 //!
 //! Threads and processes: mappings are shared by all threads, and inherited by a forked child.
 //!
 //! What cannot be kept by this process alone: a file that somebody outside shortens while it is
-//! mapped ends the process with a SIGBUS when the lost part is read.
+//! mapped ends the process with a SIGBUS when the lost part is read, or written; so does a disk
+//! that fails when a page is needed from it.
 
 use std::fs::File;
 use std::io;
@@ -61,6 +65,67 @@ impl FileMapping {
             std::slice::from_raw_parts(self.0.as_ptr().add(mapped_start), mapped_end - mapped_start)
         };
         Some(bytes)
+    }
+}
+
+/// The part of a file that is being written, mapped for that alone.
+///
+/// It is no larger than it has to be, so that a wild store of somebody else's hits little.
+#[derive(Debug)]
+pub(super) struct WriteWindow {
+    mapping: MmapRaw,
+    /// Where in the file it begins.
+    start: u64,
+}
+
+impl WriteWindow {
+    /// Maps `file`, which is open for writing, from `from` up to `to`; the start is rounded down
+    /// to a page.
+    ///
+    /// The space up to `to` is reserved: no store into it will find the disk full.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub(super) fn new(file: &File, from: u64, to: u64) -> io::Result<Self> {
+        /// A multiple of the page size on every machine.
+        const ALIGN: u64 = 64 << 10;
+        let start = from - from % ALIGN;
+        let len = to
+            .checked_sub(start)
+            .and_then(|len| usize::try_from(len).ok())
+            .filter(|&len| len > 0)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        let mapping = MmapOptions::new().offset(start).len(len).map_raw(file)?;
+        Ok(Self { mapping, start })
+    }
+
+    /// Stores `bytes` at `offset` of the file; false, and nothing is stored, if they do not lie
+    /// within the window.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> bool {
+        let Some(at) = offset
+            .checked_sub(self.start)
+            .and_then(|at| usize::try_from(at).ok())
+        else {
+            return false;
+        };
+        let room = self.mapping.len().checked_sub(at);
+        if room.is_none_or(|room| room < bytes.len()) {
+            return false;
+        }
+        // SAFETY: the target lies within the mapping, which is writable and lives as long as
+        // `self`; its pages are backed, as `new` was told that their space is reserved and files
+        // are never shrunk. `bytes` is memory of Rust's, so it cannot overlap the mapping, from
+        // which no reference is ever made. References into the same bytes of the file by other
+        // mappings do not exist: `view` is asked only for bytes that no writer changes any more,
+        // and one who writes bytes over themselves, as recovering does, writes what is there.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.mapping.as_mut_ptr().add(at),
+                bytes.len(),
+            );
+        }
+        true
     }
 }
 

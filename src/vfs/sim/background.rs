@@ -66,6 +66,14 @@ impl World {
             (step, std::mem::replace(&mut machine.thread, worker))
         };
         let next = step();
+        let ended = self.end_step(worker, thread, step, next);
+        drop(ended);
+        self.woken();
+        true
+    }
+
+    /// Notes that a step ran; gives it back if it is never to run again.
+    fn end_step(&self, worker: u64, thread: u64, step: Step, next: Next) -> Option<Step> {
         let mut machine = self.lock();
         machine.thread = thread;
         let now = machine.clock;
@@ -77,15 +85,17 @@ impl World {
             (Next::After(pause), Some(registered)) => {
                 registered.due = Some(now.saturating_add(pause));
                 registered.step = Some(step);
+                None
             }
-            (Next::WhenWoken, Some(registered)) => registered.step = Some(step),
+            (Next::WhenWoken, Some(registered)) => {
+                registered.step = Some(step);
+                None
+            }
             (Next::Done, _) | (_, None) => {
                 machine.workers.remove(&worker);
-                drop(machine);
-                drop(step);
+                Some(step)
             }
         }
-        true
     }
 
     /// When the next worker is due; `None` if all wait to be woken.
@@ -118,6 +128,8 @@ impl World {
                 is_stopped: false,
             },
         );
+        drop(machine);
+        self.woken();
         SimWorker {
             world: self.clone(),
             id,
@@ -155,6 +167,7 @@ impl Worker for SimWorker {
         if let Some(worker) = self.world.lock().workers.get_mut(&self.id) {
             worker.is_woken = true;
         }
+        self.world.woken();
     }
 
     fn stop(&self) {
@@ -206,7 +219,10 @@ impl SimSignal {
 
 impl Signal for SimSignal {
     fn raise(&self) {
-        self.permit.store(true, Ordering::SeqCst);
+        if !self.world.lock().plants.swallow_raise() {
+            self.permit.store(true, Ordering::SeqCst);
+        }
+        self.world.woken();
     }
 
     fn wait(&self, deadline: Duration) -> bool {

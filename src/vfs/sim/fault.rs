@@ -163,12 +163,17 @@ impl Faults {
             }
         }
         if let Some(fault) = hit {
-            *self.fired.entry(call).or_default() += 1;
+            self.count_fired(call);
             if fault.effect == FaultEffect::Kill {
                 self.armed.clear();
             }
         }
         hit
+    }
+
+    /// Counts a call that failed as planned.
+    pub(super) fn count_fired(&mut self, call: Call) {
+        *self.fired.entry(call).or_default() += 1;
     }
 
     /// How often each kind of call failed as planned.
@@ -200,6 +205,8 @@ pub enum Plant {
     HiddenWriteFailure,
     /// A read that fails as planned gives zeros.
     HiddenReadFailure,
+    /// Of the raises of signals, every eighth does nothing.
+    LostRaises,
 }
 
 /// Which bugs are planted.
@@ -207,6 +214,7 @@ pub enum Plant {
 pub(super) struct Plants {
     planted: BTreeSet<Plant>,
     segment_sync_count: u64,
+    raise_count: u64,
 }
 
 impl Plants {
@@ -228,15 +236,34 @@ impl Plants {
         }
     }
 
-    /// Whether a sync of the file `name` does nothing.
-    pub(super) fn swallow_sync(&mut self, name: &str) -> bool {
+    /// How many syncs of segments there were.
+    pub(super) fn segment_sync_count(&self) -> u64 {
+        self.segment_sync_count
+    }
+
+    /// Counts a sync of the file `name`; gives its number if it is a segment.
+    pub(super) fn count_sync(&mut self, name: &str) -> Option<u64> {
+        if !is_segment(name) {
+            return None;
+        }
+        self.segment_sync_count += 1;
+        Some(self.segment_sync_count)
+    }
+
+    /// Whether a raise of a signal does nothing.
+    pub(super) fn swallow_raise(&mut self) -> bool {
+        self.raise_count += 1;
+        self.has(Plant::LostRaises) && self.raise_count.is_multiple_of(8)
+    }
+
+    /// Whether a sync of the file `name`, which was counted, does nothing.
+    pub(super) fn swallow_sync(&self, name: &str) -> bool {
         if name == "MANIFEST.tmp" {
             return self.has(Plant::NoManifestSync);
         }
-        if !is_segment(name) || self.planted.is_empty() {
+        if !is_segment(name) {
             return false;
         }
-        self.segment_sync_count += 1;
         let odd = self.segment_sync_count % 2 == 1;
         self.has(Plant::NoSegmentSync) || odd && self.has(Plant::EveryOtherSegmentSync)
     }

@@ -136,6 +136,7 @@ impl VfsFile for SimFile {
         self.world
             .change_call(self.process, Call::Sync, |machine, fault| {
                 let inode = self.inode;
+                let fault = fault.or(machine.count_sync(&self.name));
                 if part_of(fault) != FaultEffect::Done {
                     let seed = machine.random.bits();
                     let forgets_growth = machine.plants.has(Plant::ForgottenGrowth);

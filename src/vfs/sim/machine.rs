@@ -66,6 +66,8 @@ pub(super) struct Machine {
     /// How many more calls and looks at the clock there may be.
     pub(super) patience: Option<u64>,
     pub(super) workers: BTreeMap<u64, Registered>,
+    /// For a sync of a segment, by its number among those.
+    sync_fault: Option<(u64, Fault)>,
     processes: BTreeMap<u32, ProcessState>,
     handles: BTreeMap<u64, Handle>,
     locks: Vec<Held>,
@@ -87,6 +89,7 @@ impl Machine {
             faults: Faults::default(),
             patience: None,
             workers: BTreeMap::new(),
+            sync_fault: None,
             processes: BTreeMap::new(),
             handles: BTreeMap::new(),
             locks: Vec::new(),
@@ -139,6 +142,26 @@ impl Machine {
             .collect();
         let workers = workers.iter().filter_map(|id| self.workers.remove(id));
         workers.filter_map(|worker| worker.step).collect()
+    }
+
+    pub(super) fn arm_sync(&mut self, sync: u64, fault: Fault) {
+        self.sync_fault = Some((sync, fault));
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.faults.heal();
+        self.sync_fault = None;
+    }
+
+    /// Counts a sync of the file `name` and gives the failure planned for it.
+    pub(super) fn count_sync(&mut self, name: &str) -> Option<Fault> {
+        let number = self.plants.count_sync(name)?;
+        let (sync, fault) = self.sync_fault?;
+        let fires = number == sync || fault.lasting && number > sync;
+        if fires {
+            self.faults.count_fired(Call::Sync);
+        }
+        fires.then_some(fault)
     }
 
     /// Counts a fallible call and gives the failure planned for it.

@@ -13,6 +13,7 @@
 //! | `journal`, `order` | what happened, and whether in the right order |
 //! | `crash`, `pending` | what a power cut leaves |
 //! | `call`, `fault`, `random` | planned failures, planted bugs, chance |
+//! | `turns` | a schedule: clients on threads of their own, one at a time |
 //!
 //! Invariants:
 //! 1. Nothing here asks the machine it runs on for anything: same calls and seed, same world.
@@ -45,6 +46,7 @@ mod process;
 mod random;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use call::Call;
 pub use crash::{CrashPoint, CrashPoints, EXHAUSTIVE_UNIT_COUNT_MAX, Images, SAMPLE_COUNT_DEFAULT};
@@ -53,6 +55,7 @@ pub use fault::{Fault, FaultEffect, FaultError, FaultScope, Plant};
 pub use journal::{Journal, Operation};
 pub use order::{Lists, OrderRules, Rule, SegmentNumber, Violation};
 pub use random::Random;
+pub use turns::{Style, Turns};
 
 use fault::FaultEffect::Kill;
 use machine::Machine;
@@ -83,6 +86,10 @@ pub trait Schedule: Send + Sync {
     /// The running client has nothing to do before `deadline` or a signal. False if nobody else
     /// can run; the clock then moves to the deadline.
     fn idle(&self, deadline: Duration) -> bool;
+
+    /// The running client raised a signal, woke a worker, or did something else that an idle one
+    /// may wait for; another client may run.
+    fn woken(&self) {}
 }
 
 /// A simulated machine; clones are the same machine.
@@ -170,6 +177,13 @@ impl World {
         }
     }
 
+    /// Tells the schedule that idle clients have a reason to look again.
+    fn woken(&self) {
+        if let Some(schedule) = self.schedule() {
+            schedule.woken();
+        }
+    }
+
     /// Sets what [`Vfs::locality`] says.
     pub fn set_locality(&self, locality: Locality) {
         self.lock().locality = locality;
@@ -223,7 +237,7 @@ impl World {
     /// Lets the `nth` fallible call from now fail, the next one being 1, of those that the
     /// fault's scope counts. Replaces the faults that were set before.
     pub fn fail_call(&self, nth: u64, fault: Fault) {
-        self.heal();
+        self.lock().faults.heal();
         self.also_fail_call(nth, fault);
     }
 
@@ -232,9 +246,18 @@ impl World {
         self.lock().faults.arm(nth, fault);
     }
 
-    /// Takes back what [`World::fail_call`] and [`World::also_fail_call`] set.
+    /// Lets the `nth` sync of a segment from now fail, the next one being 1, beside what
+    /// [`World::fail_call`] set. Nobody dies of it, whatever the fault says.
+    pub fn fail_segment_sync(&self, nth: u64, fault: Fault) {
+        let mut machine = self.lock();
+        let sync = machine.plants.segment_sync_count() + nth;
+        machine.arm_sync(sync, fault);
+    }
+
+    /// Takes back what [`World::fail_call`], [`World::also_fail_call`] and
+    /// [`World::fail_segment_sync`] set.
     pub fn heal(&self) {
-        self.lock().faults.heal();
+        self.lock().heal();
     }
 
     /// How many fallible calls there were.

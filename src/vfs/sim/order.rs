@@ -244,7 +244,10 @@ impl Checker<'_> {
         let zeroes = bytes.iter().all(|&byte| byte == 0);
         let mut before = vec![0; bytes.len()];
         file.synced.read(offset, &mut before);
-        let replaces = before != bytes && before.iter().any(|&byte| byte != 0);
+        // What is zero behind the last synced byte was not written yet.
+        let synced_bytes = before.iter().rposition(|&byte| byte != 0);
+        let synced_bytes = synced_bytes.map_or(0, |last| last + 1);
+        let replaces = before[..synced_bytes] != bytes[..synced_bytes];
         let overwrites = segment.is_some() && !zeroes && replaces;
         file.is_dirty = true;
         file.unsynced_since.get_or_insert(self.position);

@@ -21,18 +21,18 @@ const DEPTH_MAX: u32 = 3;
 
 /// How much of a run to try.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Effort {
+pub(crate) struct Effort {
     /// At how many power-cut positions at most, spread over the run.
-    pub(super) points: usize,
+    pub(crate) points: usize,
     /// How many images of each at most, spread over all.
-    pub(super) images: usize,
+    pub(crate) images: usize,
     /// At how many positions the processes are killed, at most.
-    pub(super) kills: usize,
+    pub(crate) kills: usize,
 }
 
 impl Effort {
     /// Everything there is.
-    pub(super) const ALL: Self = Self {
+    pub(crate) const ALL: Self = Self {
         points: usize::MAX,
         images: usize::MAX,
         kills: usize::MAX,
@@ -41,25 +41,25 @@ impl Effort {
 
 /// How many states were looked at.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// After a first power cut.
-    pub(super) cuts: u64,
+    pub(crate) cuts: u64,
     /// After a first kill.
-    pub(super) kills: u64,
+    pub(crate) kills: u64,
     /// After a second power cut or one that followed a kill.
-    pub(super) doubles: u64,
+    pub(crate) doubles: u64,
     /// After a third crash.
-    pub(super) triples: u64,
+    pub(crate) triples: u64,
 }
 
 impl Tally {
     /// All states.
-    pub(super) fn states(&self) -> u64 {
+    pub(crate) fn states(&self) -> u64 {
         self.cuts + self.kills + self.doubles + self.triples
     }
 
     /// States after more than one crash.
-    pub(super) fn repeated(&self) -> u64 {
+    pub(crate) fn repeated(&self) -> u64 {
         self.doubles + self.triples
     }
 }
@@ -74,16 +74,16 @@ impl std::ops::AddAssign for Tally {
 }
 
 /// Looks at crash states, and counts them.
-pub(super) struct Explorer {
-    pub(super) tally: Tally,
+pub(crate) struct Explorer {
+    pub(crate) tally: Tally,
     /// Whether an order that is broken is a failure.
-    pub(super) look_at_order: bool,
+    pub(crate) look_at_order: bool,
     random: Random,
     rules: OrderRules,
 }
 
 impl Explorer {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             tally: Tally::default(),
             look_at_order: true,
@@ -93,13 +93,14 @@ impl Explorer {
     }
 
     /// Runs `ops` and checks the order of what they did.
-    pub(super) fn run(&self, setup: Setup, ops: &[Op]) -> Result<Run, String> {
+    pub(crate) fn run(&self, setup: Setup, ops: &[Op]) -> Result<Run, String> {
         let run = run(setup, ops)?;
         self.check_order(&run.journal)?;
         Ok(run)
     }
 
-    fn check_order(&self, journal: &Journal) -> Result<(), String> {
+    /// Refuses a journal in which an order was broken.
+    pub(crate) fn check_order(&self, journal: &Journal) -> Result<(), String> {
         if !self.look_at_order {
             return Ok(());
         }
@@ -110,7 +111,7 @@ impl Explorer {
     }
 
     /// Stops the machine of `run` everywhere from `begin` on that `effort` allows.
-    pub(super) fn explore(
+    pub(crate) fn explore(
         &mut self,
         run: &Run,
         begin: usize,

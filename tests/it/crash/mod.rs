@@ -8,8 +8,8 @@
 //! it goes through.
 
 mod exhaustive;
-mod explore;
-mod oracle;
+pub(crate) mod explore;
+pub(crate) mod oracle;
 mod planted;
 mod random;
-mod workload;
+pub(crate) mod workload;

@@ -16,24 +16,24 @@ use happystore::{Access, Durability, ErrorKind, Options, Raw, Store, TxOptions};
 
 /// The keys of all workloads. The lengths of some are multiples of four, so that records inside
 /// of values lie where records may lie.
-pub(super) const KEYS: [&[u8]; 5] = [b"", b"a", b"key1", b"key2", b"longer/key/0"];
+pub(crate) const KEYS: [&[u8]; 5] = [b"", b"a", b"key1", b"key2", b"longer/key/0"];
 
 /// What a store holds.
-pub(super) type Model = BTreeMap<Vec<u8>, Arc<[u8]>>;
+pub(crate) type Model = BTreeMap<Vec<u8>, Arc<[u8]>>;
 
 /// A store of bytes.
-pub(super) type Bytes = Store<Raw, [u8]>;
+pub(crate) type Bytes = Store<Raw, [u8]>;
 
 /// How the machines of a run differ from others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Setup {
-    pub(super) segment_bytes: u64,
-    pub(super) plant: Option<Plant>,
+pub(crate) struct Setup {
+    pub(crate) segment_bytes: u64,
+    pub(crate) plant: Option<Plant>,
 }
 
 impl Setup {
     /// Opens the store, as `process`.
-    pub(super) fn open(self, process: Arc<dyn Vfs>) -> happystore::Result<Bytes> {
+    pub(crate) fn open(self, process: Arc<dyn Vfs>) -> happystore::Result<Bytes> {
         self.open_for(Access::Shared, process)
     }
 
@@ -46,7 +46,7 @@ impl Setup {
     }
 
     /// Makes `world` a machine of this run.
-    pub(super) fn prepare(self, world: World) -> World {
+    pub(crate) fn prepare(self, world: World) -> World {
         if let Some(plant) = self.plant {
             world.plant(plant);
         }
@@ -56,14 +56,14 @@ impl Setup {
 
 /// The model's state after every commit; the commit's mark is its index.
 #[derive(Debug, Clone)]
-pub(super) struct History {
+pub(crate) struct History {
     shared: Arc<Vec<Arc<Model>>>,
     own: Vec<Arc<Model>>,
 }
 
 impl History {
     /// Nothing was ever committed.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             shared: Arc::new(vec![Arc::default()]),
             own: Vec::new(),
@@ -71,27 +71,28 @@ impl History {
     }
 
     /// The newest state.
-    pub(super) fn last(&self) -> &Arc<Model> {
+    pub(crate) fn last(&self) -> &Arc<Model> {
         self.own.last().or(self.shared.last()).unwrap()
     }
 
     /// Adds a state; gives its mark.
-    pub(super) fn push(&mut self, state: Arc<Model>) -> u64 {
+    pub(crate) fn push(&mut self, state: Arc<Model>) -> u64 {
         self.own.push(state);
         self.len() - 1
     }
 
     /// How many states there are: the next one's mark.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         (self.shared.len() + self.own.len()) as u64
     }
 
     /// Makes clones cheap from here on.
-    pub(super) fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         Arc::make_mut(&mut self.shared).append(&mut self.own);
     }
 
-    fn get(&self, mark: u64) -> &Arc<Model> {
+    /// The state after commit `mark`.
+    pub(crate) fn get(&self, mark: u64) -> &Arc<Model> {
         let mark = usize::try_from(mark).unwrap();
         self.shared
             .get(mark)
@@ -101,19 +102,19 @@ impl History {
 
 /// Which commits may be the last that a crash left.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     low: u64,
     high: u64,
 }
 
 impl Bounds {
     /// After a power cut at `point` of a machine that started within these bounds.
-    pub(super) fn cut(self, point: &CrashPoint) -> Self {
+    pub(crate) fn cut(self, point: &CrashPoint) -> Self {
         self.raised(point.last_durable_ack, point.last_begin)
     }
 
     /// After the death of all processes at `point`.
-    pub(super) fn killed(self, point: &CrashPoint) -> Self {
+    pub(crate) fn killed(self, point: &CrashPoint) -> Self {
         self.raised(point.last_ack, point.last_begin)
     }
 
@@ -126,7 +127,7 @@ impl Bounds {
 }
 
 /// A value that no other commit writes.
-pub(super) fn value(mark: u64, len_bytes: usize) -> Arc<[u8]> {
+pub(crate) fn value(mark: u64, len_bytes: usize) -> Arc<[u8]> {
     let mut random = Random::stream(mark, len_bytes as u64);
     let mut bytes = Vec::with_capacity(len_bytes + 8);
     while bytes.len() < len_bytes {
@@ -138,12 +139,12 @@ pub(super) fn value(mark: u64, len_bytes: usize) -> Arc<[u8]> {
 
 /// Changes that share their longest value, and with it whole sectors, with all others of their
 /// kind: where one is torn and another one torn in its place, both halves may fit.
-pub(super) fn twin(mark: u64) -> [(&'static [u8], Arc<[u8]>); 2] {
+pub(crate) fn twin(mark: u64) -> [(&'static [u8], Arc<[u8]>); 2] {
     [(KEYS[1], value(mark, 40)), (KEYS[2], value(0, 1400))]
 }
 
 /// Everything in `store`, with every way to read it saying the same.
-pub(super) fn contents(store: &Bytes) -> Result<Model, String> {
+pub(crate) fn contents(store: &Bytes) -> Result<Model, String> {
     let told = |error: happystore::Error| format!("reading: {error}");
     let forwards: Vec<(Vec<u8>, Vec<u8>)> = store
         .scan()
@@ -176,16 +177,16 @@ pub(super) fn contents(store: &Bytes) -> Result<Model, String> {
 }
 
 /// A store that a crash left, open.
-pub(super) struct Recovered {
-    pub(super) process: Arc<dyn Vfs>,
-    pub(super) store: Bytes,
+pub(crate) struct Recovered {
+    pub(crate) process: Arc<dyn Vfs>,
+    pub(crate) store: Bytes,
     /// The commit after which it stands.
     mark: u64,
 }
 
 /// Opens the store of `world` in a new process: it must hold a state within `bounds`. From then
 /// on that state is durable.
-pub(super) fn recover(
+pub(crate) fn recover(
     world: &World,
     setup: Setup,
     bounds: Bounds,
@@ -231,7 +232,7 @@ fn read_only(world: &World, setup: Setup, bounds: Bounds) -> Result<Model, Strin
 
 /// Checks the store of `world`: what it holds, that it takes commits, that it reopens with them.
 /// `random` decides what is committed.
-pub(super) fn check(
+pub(crate) fn check(
     world: &World,
     setup: Setup,
     bounds: Bounds,

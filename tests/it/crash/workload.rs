@@ -21,14 +21,15 @@ const DELAY: Duration = Duration::from_millis(10);
 
 /// What a commit is to have reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Sync,
     Os,
     Deferred,
 }
 
 impl Mode {
-    fn durability(self) -> Durability {
+    /// As a transaction is told.
+    pub(crate) fn durability(self) -> Durability {
         match self {
             Self::Sync => Durability::Sync,
             Self::Os => Durability::Os,
@@ -39,7 +40,7 @@ impl Mode {
 
 /// One step of a workload. Keys are indices into [`KEYS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Op {
+pub(crate) enum Op {
     /// Sets a key to a value of so many bytes.
     Set {
         key: usize,
@@ -90,12 +91,12 @@ pub(super) enum Op {
 }
 
 /// What a workload left behind.
-pub(super) struct Run {
-    pub(super) setup: Setup,
-    pub(super) journal: Journal,
-    pub(super) history: History,
+pub(crate) struct Run {
+    pub(crate) setup: Setup,
+    pub(crate) journal: Journal,
+    pub(crate) history: History,
     /// How much of the journal there was before the last operation.
-    pub(super) last_began_at: usize,
+    pub(crate) last_began_at: usize,
 }
 
 struct Runner {
@@ -113,7 +114,7 @@ struct Runner {
 }
 
 /// Runs `ops` on a new machine.
-pub(super) fn run(setup: Setup, ops: &[Op]) -> Result<Run, String> {
+pub(crate) fn run(setup: Setup, ops: &[Op]) -> Result<Run, String> {
     let world = setup.prepare(World::new(7));
     let mut history = History::new();
     let Recovered { process, store, .. } = recover(&world, setup, Bounds::default(), &mut history)?;

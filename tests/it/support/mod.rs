@@ -3,6 +3,8 @@
 //! A test asks for [`everywhere`] or [`with_a_disk`] and runs once on each [`Place`] it gets; if
 //! it fails, the place is named.
 
+pub(crate) mod hooked;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

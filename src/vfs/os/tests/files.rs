@@ -221,3 +221,65 @@ fn files_live_on_when_their_names_are_gone() {
         assert_eq!(m.vfs.node(&m.path("f")).unwrap(), None);
     }
 }
+
+#[test]
+fn writes_into_expected_space_are_the_same_with_and_without_a_window() {
+    for m in machines() {
+        let file = m.vfs.open(&m.path("f"), OpenMode::CreateEmpty).unwrap();
+        file.write_at(0, &vec![7; 70_000]).unwrap();
+        file.allocate(1 << 20).unwrap();
+        file.expect_writes(70_000, 1 << 20);
+        let mut model = vec![0; 1 << 20];
+        model[..70_000].fill(7);
+        let mut put = |offset: usize, len: usize, byte: u8| {
+            file.write_at(offset as u64, &vec![byte; len]).unwrap();
+            model.resize(model.len().max(offset + len), 0);
+            model[offset..offset + len].fill(byte);
+        };
+        // In order; longer than what is stored; at the end; across it; before the window.
+        for (offset, len, byte) in [
+            (70_000, 3, 1),
+            (70_003, 5000, 2),
+            (75_003, 100_000, 3),
+            ((1 << 20) - 10, 10, 4),
+            ((1 << 20) - 5, 20, 5),
+            (100, 50, 6),
+        ] {
+            put(offset, len, byte);
+        }
+        file.sync().unwrap();
+        let again = m.vfs.open(&m.path("f"), OpenMode::Read).unwrap();
+        assert_eq!(again.view(0, model.len()).unwrap(), model, "{}", m.name);
+        assert_eq!(file.view(0, model.len()).unwrap(), model, "{}", m.name);
+    }
+}
+
+#[test]
+fn a_window_is_there_for_small_writes_into_space_that_was_reserved_alone() {
+    let m = os();
+    let open = |maps| OsFile::open(&m.path("f"), OpenMode::CreateEmpty, maps).unwrap();
+    let file = open(true);
+    file.write_at(0, &[1; 4096]).unwrap();
+    file.expect_writes(0, 4096);
+    assert!(!file.has_stored(0, b"x"), "nothing was reserved");
+    file.allocate(1 << 20).unwrap();
+    if !super::super::locality::keeps_reserved(file.as_std()) {
+        eprintln!("SKIPPED: the file system of the temporary directory gets no windows");
+        return;
+    }
+    file.expect_writes(200_000, 2 << 20);
+    assert!(file.has_stored(200_000, b"x"));
+    assert!(file.has_stored((1 << 20) - 1, b"x"));
+    assert!(
+        !file.has_stored((1 << 20) - 1, b"xx"),
+        "beyond what was reserved"
+    );
+    assert!(!file.has_stored(100_000, b"x"), "before the window");
+    assert!(!file.has_stored(300_000, &vec![1; 20_000]), "too long");
+    assert_eq!(file.view(200_000, 1).unwrap(), b"x".as_slice());
+    assert_eq!(file.len().unwrap(), 1 << 20);
+    let file = open(false);
+    file.allocate(1 << 20).unwrap();
+    file.expect_writes(0, 1 << 20);
+    assert!(!file.has_stored(0, b"x"), "asked not to map");
+}

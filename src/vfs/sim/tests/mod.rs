@@ -9,6 +9,7 @@ use super::*;
 mod crash;
 mod machine;
 mod order;
+mod turns;
 
 /// A world with a process and a directory `/d`.
 fn world() -> (World, Arc<dyn Vfs>) {

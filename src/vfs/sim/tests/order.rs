@@ -130,6 +130,8 @@ fn synced_bytes_are_never_replaced_but_by_zeros() {
     segment.write_at(10, &[0; 4]).unwrap();
     segment.sync().unwrap();
     segment.write_at(10, b"next").unwrap();
+    segment.sync().unwrap();
+    segment.write_at(10, b"next and more").unwrap();
     assert_eq!(broken(&world), []);
     segment.write_at(3, b"over").unwrap();
     assert_eq!(broken(&world), [Rule::NothingOverwritten]);

@@ -1,0 +1,51 @@
+//! The write path allocates nothing but the index entry of a new key.
+//!
+//! A binary of its own, because the allocator that counts is the program's. What is counted is the
+//! committing thread, after a few commits that fill its buffers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use allocation_counter::{AllocationInfo, measure};
+use happystore::{Durability, Options, Raw, Store};
+
+const COMMITS: u64 = 200;
+
+fn key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// Counts what `COMMITS` calls of `commit` allocate, after as many that are not counted.
+fn count(durability: Durability, commit: impl Fn(&Store<Raw, [u8]>, u64)) -> AllocationInfo {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new().serializer(Raw).byte_keys();
+    let store = options
+        .durability(durability)
+        .open(directory.path())
+        .unwrap();
+    (0..COMMITS).for_each(|number| commit(&store, number));
+    let counted = measure(|| (COMMITS..2 * COMMITS).for_each(|number| commit(&store, number)));
+    assert_eq!(store.stats().unwrap().commits, 2 * COMMITS);
+    counted
+}
+
+#[test]
+fn overwriting_a_key_allocates_nothing() {
+    for durability in [Durability::Os, Durability::Sync] {
+        let counted = count(durability, |store, number| {
+            store.set(&key(number % 10), &[7; 150][..]).unwrap();
+        });
+        // The file grows a few times: its window is mapped anew, which takes memory of its own.
+        assert!(counted.count_total <= 3, "{durability:?}: {counted:?}");
+    }
+}
+
+#[test]
+fn a_new_key_allocates_its_entry() {
+    for durability in [Durability::Os, Durability::Sync] {
+        let counted = count(durability, |store, number| {
+            store.set(&key(number), &[7; 150][..]).unwrap();
+        });
+        // The entry, its key, its node in the order; now and then a table that grows.
+        let most = 3 * COMMITS + COMMITS / 2;
+        assert!(counted.count_total <= most, "{durability:?}: {counted:?}");
+    }
+}

@@ -1,0 +1,281 @@
+//! One client: what every kind of client does, reading above all.
+//!
+//! A client draws its operations from its own stream of chance, asks the store, and tells the
+//! [`Record`] what it was told. Its `write` half is in [`write`](super::write).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use happystore::vfs::Vfs;
+use happystore::vfs::sim::Random;
+use happystore::{Error, ErrorKind, Read, Snapshot};
+
+use super::record::{Halt, Record, Window};
+use crate::crash::oracle::{Bytes, KEYS, Model};
+use crate::crash::workload::Mode;
+
+/// Keys that are set before the clients begin, and deleted once, if at all.
+pub(super) const ONCE_KEYS: [&[u8]; 6] = [
+    b"once/0", b"once/1", b"once/2", b"once/3", b"once/4", b"once/5",
+];
+
+/// What may go wrong in a run, as planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Nothing.
+    None,
+    /// This sync of a segment fails, having done nothing, or everything.
+    Sync { nth: u64, is_done: bool },
+    /// This call fails.
+    Call { nth: u64, is_done: bool },
+    /// The process dies at this call.
+    Kill { nth: u64 },
+}
+
+/// What all clients of a run are like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taste {
+    /// Of 100 commits, how many are `Sync`, and how many `Os`; the rest is `Deferred`.
+    pub(super) sync_percent: u64,
+    pub(super) os_percent: u64,
+    pub(super) delay: Duration,
+    pub(super) len_bytes_max: usize,
+    /// Of the keys of the workload, how many are used.
+    pub(super) key_count: usize,
+    pub(super) trouble: Trouble,
+}
+
+impl Taste {
+    pub(super) fn mode(&self, random: &mut Random) -> Mode {
+        let percent = random.below(100);
+        if percent < self.sync_percent {
+            Mode::Sync
+        } else if percent < self.sync_percent + self.os_percent {
+            Mode::Os
+        } else {
+            Mode::Deferred
+        }
+    }
+}
+
+/// One client of a run.
+pub(super) struct Client<'run> {
+    pub(super) record: &'run Record,
+    pub(super) store: Bytes,
+    pub(super) process: Arc<dyn Vfs>,
+    pub(super) taste: Taste,
+    pub(super) random: Random,
+}
+
+pub(super) fn wrong<T>(what: impl Into<String>) -> Result<T, Halt> {
+    Err(Halt::Wrong(what.into()))
+}
+
+/// All that `source` shows.
+pub(super) fn everything(source: &impl Read<happystore::Raw, [u8]>) -> happystore::Result<Model> {
+    let pairs = source
+        .scan()
+        .iter()?
+        .map(|pair: happystore::Result<(Vec<u8>, Vec<u8>)>| {
+            let (key, value) = pair?;
+            Ok((key, value.into()))
+        });
+    pairs.collect()
+}
+
+impl Client<'_> {
+    /// The answer to a read: no failure of a sync or a write may keep it from coming.
+    pub(super) fn answer<T>(
+        &self,
+        what: &str,
+        result: happystore::Result<T>,
+    ) -> Result<Option<T>, Halt> {
+        self.record.check_alive()?;
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if self.is_planned(&error) && error.kind() == ErrorKind::Io => {
+                match self.taste.trouble {
+                    Trouble::Call { .. } => Ok(None),
+                    _ => wrong(format!("{what}, after a failed sync: {error}")),
+                }
+            }
+            Err(error) => wrong(format!("{what}: {error}")),
+        }
+    }
+
+    /// The answer to a write or a sync; none if a planned failure kept it from being done.
+    pub(super) fn done<T>(
+        &self,
+        what: &str,
+        result: happystore::Result<T>,
+    ) -> Result<Option<T>, Halt> {
+        self.record.check_alive()?;
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if self.is_planned(&error) => {
+                if matches!(self.taste.trouble, Trouble::Sync { .. }) {
+                    self.record.set_poisoned();
+                }
+                Ok(None)
+            }
+            Err(error) => wrong(format!("{what}: {error}")),
+        }
+    }
+
+    /// Whether an error may come of a planned failure.
+    fn is_planned(&self, error: &Error) -> bool {
+        let kind = error.kind();
+        self.record.has_failed() && matches!(kind, ErrorKind::Io | ErrorKind::Poisoned)
+    }
+
+    pub(super) fn key(&mut self) -> &'static [u8] {
+        KEYS[self.random.index(self.taste.key_count)]
+    }
+
+    /// Reads for so many operations.
+    pub(super) fn read_for(mut self, operations: usize) -> Result<(), Halt> {
+        for _ in 0..operations {
+            self.record.check_alive()?;
+            match self.random.below(12) {
+                0 | 1 => self.read_everything()?,
+                2 => self.hold_a_snapshot(Self::pause)?,
+                3 => self.hold_a_snapshot(Self::read_one)?,
+                4 => self.pause()?,
+                5 => self.sync()?,
+                6 => self.read_backwards()?,
+                7 => self.read_many()?,
+                8 if self.random.below(4) == 0 => self.verify()?,
+                _ => self.read_one()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Does nothing for a while.
+    pub(super) fn pause(&mut self) -> Result<(), Halt> {
+        let milliseconds = 1 + self.random.below(8);
+        self.process.sleep(Duration::from_millis(milliseconds));
+        self.record.check_alive()
+    }
+
+    /// One key, outside of any transaction.
+    pub(super) fn read_one(&mut self) -> Result<(), Halt> {
+        let key = self.key();
+        let low = self.record.floor();
+        if self.random.below(4) == 0 {
+            let Some(there) = self.answer("has", self.store.has(key))? else {
+                return Ok(());
+            };
+            let window = self.record.window(low);
+            let fits = |state: &Model| state.contains_key(key) == there;
+            return self.record.seen("has", window, fits).map(drop);
+        }
+        let got: happystore::Result<Option<Vec<u8>>> = self.store.get(key);
+        let Some(got) = self.answer("get", got)? else {
+            return Ok(());
+        };
+        let window = self.record.window(low);
+        let fits = |state: &Model| state.get(key).map(|value| &**value) == got.as_deref();
+        self.record.seen("get", window, fits).map(drop)
+    }
+
+    fn read_everything(&mut self) -> Result<(), Halt> {
+        let low = self.record.floor();
+        let pairs = self.store.scan().iter();
+        let window = self.record.window(low);
+        let Some(pairs) = self.answer("scan", pairs)? else {
+            return Ok(());
+        };
+        let pairs = pairs.map(|pair: happystore::Result<(Vec<u8>, Vec<u8>)>| {
+            let (key, value) = pair?;
+            Ok((key, value.into()))
+        });
+        let found: happystore::Result<Model> = pairs.collect();
+        let Some(found) = self.answer("scan", found)? else {
+            return Ok(());
+        };
+        self.record.seen_all("a scan", window, &found).map(drop)
+    }
+
+    /// A range, from its end; its snapshot is taken within the call.
+    fn read_backwards(&mut self) -> Result<(), Halt> {
+        let from = self.key();
+        let low = self.record.floor();
+        let pairs: happystore::Result<Vec<(Vec<u8>, Vec<u8>)>> =
+            self.store.query().range(from..).reverse().pairs();
+        let window = self.record.window(low);
+        let Some(mut pairs) = self.answer("query", pairs)? else {
+            return Ok(());
+        };
+        pairs.reverse();
+        let fits = |state: &Model| {
+            let expected = state.range(from.to_vec()..);
+            let expected = expected.map(|(key, value)| (&key[..], &value[..]));
+            expected.eq(pairs.iter().map(|(key, value)| (&key[..], &value[..])))
+        };
+        self.record.seen("a range", window, fits).map(drop)
+    }
+
+    fn read_many(&mut self) -> Result<(), Halt> {
+        let low = self.record.floor();
+        let values: happystore::Result<Vec<Option<Vec<u8>>>> = self.store.bulk_get(KEYS);
+        let window = self.record.window(low);
+        let Some(values) = self.answer("bulk_get", values)? else {
+            return Ok(());
+        };
+        let fits = |state: &Model| {
+            let expected = KEYS.iter().map(|key| state.get(*key).map(|value| &**value));
+            expected.eq(values.iter().map(Option::as_deref))
+        };
+        self.record.seen("bulk_get", window, fits).map(drop)
+    }
+
+    /// Takes a snapshot and reads it before and after `meanwhile`.
+    pub(super) fn hold_a_snapshot(
+        &mut self,
+        meanwhile: impl FnOnce(&mut Self) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
+        let low = self.record.floor();
+        let snapshot = self.store.snapshot();
+        let Some(snapshot) = self.answer("snapshot", snapshot)? else {
+            return Ok(());
+        };
+        let window = self.record.window(low);
+        let before = if self.random.coin() {
+            self.read_snapshot(&snapshot, window)?
+        } else {
+            None
+        };
+        meanwhile(self)?;
+        let after = self.read_snapshot(&snapshot, window)?;
+        match (before, after) {
+            (Some(before), Some(after)) if before != after => wrong("a snapshot changed"),
+            _ => Ok(()),
+        }
+    }
+
+    fn read_snapshot(
+        &self,
+        snapshot: &Snapshot<happystore::Raw, [u8]>,
+        window: Window,
+    ) -> Result<Option<Model>, Halt> {
+        let found = self.answer("a snapshot's scan", everything(snapshot))?;
+        if let Some(found) = &found {
+            self.record.seen_all("a snapshot", window, found)?;
+        }
+        Ok(found)
+    }
+
+    /// What had returned or was shown before is durable after.
+    pub(super) fn sync(&mut self) -> Result<(), Halt> {
+        let mark = self.record.floor();
+        if self.done("sync", self.store.sync())?.is_some() {
+            self.record.synced(mark)?;
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self) -> Result<(), Halt> {
+        self.answer("verify", self.store.verify()).map(drop)
+    }
+}

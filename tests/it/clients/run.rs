@@ -1,0 +1,329 @@
+//! One run: a plan that follows from a seed, clients on threads of their own, and what is left.
+//!
+//! [`Plan::run`] gives a journal and a history that `crash::explore` stops everywhere.
+//!
+//! Invariants:
+//! 1. A plan decides everything: who runs when, what is done, what fails.
+//! 2. No run lasts for ever: one that hangs inside of the world is noticed by its turns, and one
+//!    that hangs outside of it, on a mutex, ends the whole program.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use happystore::vfs::Vfs;
+use happystore::vfs::sim::{
+    Fault, FaultEffect, Operation, OrderRules, Plant, Random, Style, Turns, World,
+};
+use happystore::{ErrorKind, TxOptions};
+
+use super::client::{Client, ONCE_KEYS, Taste, Trouble, everything};
+use super::record::{Halt, Record};
+use crate::crash::oracle::{Bounds, Bytes, History, KEYS, Recovered, Setup, recover, value};
+use crate::crash::workload::{Mode, Run};
+
+/// What all clients together may wait for; no pause and no delay is as long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long, on the real clock, until a client that does not end is stuck on a mutex.
+const STUCK_AFTER: Duration = Duration::from_mins(2);
+
+/// How much later than promised a deferred commit may be durable: what the clock moves by while
+/// the store works out when that is.
+pub(super) const DELAY_SLACK: Duration = Duration::from_millis(1);
+
+/// Everything that a run depends on.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) setup: Setup,
+    pub(super) writers: usize,
+    pub(super) readers: usize,
+    pub(super) operations: usize,
+    pub(super) style: Style,
+    pub(super) taste: Taste,
+}
+
+/// What a run left behind, without any failure of the store.
+pub(super) struct Outcome {
+    pub(super) run: Run,
+    /// The world with its process dead, and the history up to there.
+    pub(super) world: World,
+    pub(super) commits: u64,
+    pub(super) steps: u64,
+    pub(super) faults_fired: u64,
+    reasons: BTreeMap<u64, String>,
+}
+
+impl Plan {
+    /// The plan of a seed. Every fourth has trouble.
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Random::stream(seed, 1);
+        let segment_bytes = match random.below(3) {
+            0 => 512,
+            1 => 512 + random.below(1024),
+            _ => 512 + random.below(8 << 10),
+        };
+        let sync_percent = [10, 40, 70, 100][random.index(4)];
+        let os_percent = [0, (100 - sync_percent) / 2, 100 - sync_percent][random.index(3)];
+        let is_done = random.below(4) == 0;
+        let trouble = match random.below(16) {
+            0 | 1 => Trouble::Sync {
+                nth: 1 + random.below(12),
+                is_done,
+            },
+            2 => Trouble::Call {
+                nth: 1 + random.below(120),
+                is_done,
+            },
+            3 => Trouble::Kill {
+                nth: 1 + random.below(200),
+            },
+            _ => Trouble::None,
+        };
+        let taste = Taste {
+            sync_percent,
+            os_percent,
+            delay: Duration::from_millis([1, 5, 20][random.index(3)]),
+            len_bytes_max: [24, 80, 400][random.index(3)],
+            key_count: 1 + random.index(KEYS.len()),
+            trouble,
+        };
+        let writers = 1 + random.index(4);
+        let readers = 1 + random.index(2);
+        Self {
+            seed,
+            setup: Setup {
+                segment_bytes,
+                plant: None,
+            },
+            writers,
+            readers,
+            operations: 3 + random.index(10),
+            style: Style::random(&mut random, writers + readers + 1),
+            taste,
+        }
+    }
+
+    /// The plan with a bug planted.
+    pub(super) fn planted(mut self, plant: Plant) -> Self {
+        self.setup.plant = Some(plant);
+        self
+    }
+
+    fn arm(&self, world: &World) {
+        let fault = |is_done: bool| {
+            let effect = if is_done {
+                FaultEffect::Done
+            } else {
+                FaultEffect::Clean
+            };
+            Fault::once(effect, std::io::ErrorKind::Other)
+        };
+        match self.taste.trouble {
+            Trouble::None => {}
+            Trouble::Sync { nth, is_done } => world.fail_segment_sync(nth, fault(is_done)),
+            Trouble::Call { nth, is_done } => world.fail_call(nth, fault(is_done)),
+            Trouble::Kill { nth } => world.fail_call(nth, Fault::kill()),
+        }
+    }
+
+    /// Runs it.
+    pub(super) fn run(&self) -> Result<Outcome, String> {
+        let world = self.setup.prepare(World::new(self.seed));
+        let mut history = History::new();
+        let Recovered { process, store, .. } =
+            recover(&world, self.setup, Bounds::default(), &mut history)?;
+        let is_deadly = matches!(self.taste.trouble, Trouble::Kill { .. });
+        let record = Record::new(&world, history, is_deadly);
+        set_once_keys(&record, &store).map_err(|error| format!("before all: {error}"))?;
+        self.arm(&world);
+        let turns = self.take_turns(&world, &record, &store, &process)?;
+        if let Some(hang) = turns.hang() {
+            return Err(format!("a hang: {hang}"));
+        }
+        world.heal();
+        self.settle(&world, &record, &store)?;
+        let journal = world.journal();
+        // What closing would do is a workload of its own.
+        world.kill(&process);
+        drop(store);
+        let commits = record.returned_count();
+        let (mut history, reasons) = record.into_history();
+        history.freeze();
+        let faults_fired = world.faults_fired();
+        let setup = self.setup;
+        Ok(Outcome {
+            run: Run {
+                setup,
+                journal,
+                history,
+                last_began_at: 0,
+            },
+            world,
+            commits,
+            steps: turns.step_count(),
+            faults_fired,
+            reasons,
+        })
+    }
+
+    /// Runs all clients to their ends.
+    fn take_turns(
+        &self,
+        world: &World,
+        record: &Record,
+        store: &Bytes,
+        process: &Arc<dyn Vfs>,
+    ) -> Result<Arc<Turns>, String> {
+        let count = self.writers + self.readers + 1;
+        let turns = Turns::new(world, count, self.style, PATIENCE, self.seed);
+        let (sender, ends) = mpsc::channel();
+        world.set_schedule(Some(turns.clone()));
+        let halts = thread::scope(|scope| {
+            for number in 0..count {
+                let (turns, sender) = (&turns, sender.clone());
+                let (store, process) = (store.clone(), process.clone());
+                scope.spawn(move || {
+                    let client = Client {
+                        record,
+                        store,
+                        process,
+                        taste: self.taste,
+                        random: Random::stream(self.seed, 100 + number as u64),
+                    };
+                    let body = || self.be_client(number, client, turns);
+                    let end = catch_unwind(AssertUnwindSafe(|| turns.run(number, body)));
+                    let end = end.unwrap_or_else(|panic| Err(Halt::Wrong(said(&*panic))));
+                    // OK because nobody stops listening before all have ended.
+                    let _ = sender.send((number, end));
+                });
+            }
+            (0..count)
+                .map(|_| match ends.recv_timeout(STUCK_AFTER) {
+                    Ok(end) => end,
+                    Err(_) => self.give_up(),
+                })
+                .collect::<Vec<_>>()
+        });
+        world.set_schedule(None);
+        let wrong = halts.into_iter().find_map(|(number, end)| match end {
+            Err(Halt::Wrong(wrong)) => Some(format!("client {number}: {wrong}")),
+            Err(Halt::Dead) | Ok(()) => None,
+        });
+        match (wrong, turns.hang()) {
+            (Some(wrong), Some(hang)) => Err(format!("{wrong}; and a hang: {hang}")),
+            (Some(wrong), None) => Err(wrong),
+            (None, _) => Ok(turns),
+        }
+    }
+
+    /// The first is the background, then writers, then readers.
+    fn be_client(&self, number: usize, client: Client<'_>, turns: &Turns) -> Result<(), Halt> {
+        if number == 0 {
+            let Client { record, store, .. } = client;
+            drop(store);
+            turns.run_background(|began| record.background_ran(began));
+            Ok(())
+        } else if number <= self.writers {
+            client.write_for(self.operations)
+        } else {
+            client.read_for(self.operations * 2)
+        }
+    }
+
+    /// A thread is stuck where no other can reach it, and no test can go on.
+    fn give_up(&self) -> ! {
+        let message = format!(
+            "{self:?}\nis stuck: a client holds a mutex of the store over a call into the vfs\n{}\n",
+            self.how_to_repeat()
+        );
+        // Past the capture of the test's output, which nobody would print.
+        let _ = std::io::stderr().write_all(message.as_bytes());
+        std::process::abort();
+    }
+
+    /// What to type to see it again.
+    pub(super) fn how_to_repeat(&self) -> String {
+        let seed = self.seed;
+        format!(
+            "HAPPYSTORE_SEED={seed} HAPPYSTORE_CLIENT_SCHEDULES=1 cargo test --test it clients::tiers::random"
+        )
+    }
+
+    /// What holds when all clients are done.
+    fn settle(&self, world: &World, record: &Record, store: &Bytes) -> Result<(), String> {
+        if record.has_failed() {
+            return self.settle_after_trouble(record, store);
+        }
+        let (mark, state) = record.top();
+        let found = everything(store).map_err(|error| format!("after all: {error}"))?;
+        if found != *state {
+            return Err(format!("after all, it does not hold state {mark}"));
+        }
+        world.advance(PATIENCE);
+        let now = world.now();
+        world.run_background();
+        record.background_ran(now);
+        Ok(())
+    }
+
+    fn settle_after_trouble(&self, record: &Record, store: &Bytes) -> Result<(), String> {
+        if let Trouble::Sync { .. } = self.taste.trouble {
+            let refused = store
+                .set(KEYS[0], &b"never"[..])
+                .map_err(|error| error.kind());
+            if record.is_poisoned() && refused != Err(ErrorKind::Poisoned) {
+                return Err(format!("after a failed sync, a write gives {refused:?}"));
+            }
+            let window = record.window(record.floor());
+            let found = everything(store).map_err(|error| format!("after a failure: {error}"))?;
+            return match record.seen_all("a scan after a failure", window, &found) {
+                Err(Halt::Wrong(wrong)) => Err(wrong),
+                Err(Halt::Dead) | Ok(_) => Ok(()),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    /// Refuses a journal in which an order was broken.
+    pub(super) fn check_order(&self) -> Result<(), String> {
+        let violations = self.run.journal.violations(&OrderRules::default());
+        let Some(violation) = violations.first() else {
+            return Ok(());
+        };
+        let reason = match self.run.journal.operations()[violation.position] {
+            Operation::Acknowledge { mark, .. } => self.reasons.get(&mark),
+            _ => None,
+        };
+        Err(format!("order: {violation}, because of {reason:?}"))
+    }
+}
+
+/// One commit before all others.
+fn set_once_keys(record: &Record, store: &Bytes) -> happystore::Result<()> {
+    let tx = store.begin_with(&TxOptions::new())?;
+    let mut state = (*record.top().1).clone();
+    for (number, key) in ONCE_KEYS.into_iter().enumerate() {
+        let once = value(number as u64, 8);
+        tx.set(key, &*once)?;
+        state.insert(key.to_vec(), once);
+    }
+    let mark = record.begin(state, Mode::Sync);
+    tx.commit()?;
+    record.returned(mark, DELAY_SLACK);
+    Ok(())
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied());
+    format!("it panicked: {}", text.unwrap_or("without a word"))
+}
