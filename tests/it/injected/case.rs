@@ -71,6 +71,16 @@ impl Base {
             sync_failed: world.faults_by_call().contains_key(&Call::Sync),
         })
     }
+
+    /// A world in which that was there, with patience.
+    pub(super) fn begin(&self, segment_bytes: u64, seed: u64) -> Runner {
+        let world = self.point.kill(seed);
+        world.set_patience(Some(PATIENCE));
+        let expected = self.expected.clone();
+        let mut runner = Runner::new(world, segment_bytes, expected, self.exists);
+        runner.sync_failed_before = self.sync_failed;
+        runner
+    }
 }
 
 /// A fault that is injected into a workload.
@@ -114,15 +124,12 @@ impl Case {
     }
 
     fn run_at(&self, workload: &Workload, base: &Base, at: &mut String) -> Result<Done, String> {
-        let world = base.point.kill(self.seed);
-        world.set_patience(Some(PATIENCE));
+        let mut runner = base.begin(workload.segment_bytes, self.seed);
+        let world = runner.world.clone();
         if let Some(plant) = self.plant {
             world.plant(plant);
+            runner.looks_at_syncs = false;
         }
-        let expected = base.expected.clone();
-        let segment_bytes = workload.segment_bytes;
-        let mut runner = Runner::new(world.clone(), segment_bytes, expected, base.exists);
-        runner.sync_failed_before = base.sync_failed;
         runner.is_full = self.errno.is_full();
         world.fail_call(self.nth, self.fault);
         for (number, op) in workload.ops.iter().enumerate() {
@@ -132,10 +139,7 @@ impl Case {
         }
         world.heal();
         let first = world.faults_by_call().keys().next().copied();
-        let mut after = After {
-            random: Random::stream(self.seed, self.nth),
-            cuts: 0,
-        };
+        let mut after = After::new(self.seed);
         "cut before it is healed".clone_into(at);
         after.cut(&runner)?;
         "healed".clone_into(at);
@@ -161,21 +165,28 @@ impl Case {
 }
 
 /// What a panic said.
-fn words_of(panic: &(dyn Any + Send)) -> String {
+pub(super) fn words_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "without words".to_owned())
 }
 
 /// What comes when the fault is over.
-struct After {
+pub(super) struct After {
     random: Random,
     cuts: u64,
 }
 
 impl After {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            random: Random::new(seed),
+            cuts: 0,
+        }
+    }
+
     /// Reads everything and does three operations more, with what a background sync does.
-    fn go_on(&mut self, runner: &mut Runner) -> Result<(), String> {
+    pub(super) fn go_on(&mut self, runner: &mut Runner) -> Result<(), String> {
         let Some(store) = runner.opened()? else {
             return Err("it does not open when all is well".to_owned());
         };
@@ -205,7 +216,7 @@ impl After {
     }
 
     /// Ends the process, or this opening of its.
-    fn end(&mut self, runner: &mut Runner) -> Result<(), String> {
+    pub(super) fn end(&mut self, runner: &mut Runner) -> Result<(), String> {
         match self.random.below(4) {
             0 => runner.step(Op::Close)?,
             1 => runner.store = None,
@@ -229,7 +240,7 @@ impl After {
         Ok(())
     }
 
-    fn open_again(&mut self, runner: &mut Runner) -> Result<(), String> {
+    pub(super) fn open_again(&mut self, runner: &mut Runner) -> Result<(), String> {
         runner.step(Op::Open)?;
         runner.step(Op::Look)?;
         let (key, mode) = (self.random.index(KEYS.len()), Mode::Sync);
@@ -242,7 +253,7 @@ impl After {
     }
 
     /// Cuts the power, sometimes, and looks at some of the disks that may be left.
-    fn cut(&mut self, runner: &Runner) -> Result<(), String> {
+    pub(super) fn cut(&mut self, runner: &Runner) -> Result<(), String> {
         if self.random.below(CUT_SHARE) != 0 {
             return Ok(());
         }
@@ -268,8 +279,9 @@ impl After {
 
 impl Runner {
     /// Reads every key, if anything has failed.
-    fn glance(&mut self) -> Result<(), String> {
-        if self.world.faults_fired() == 0 || !self.is_resolved() {
+    pub(super) fn glance(&mut self) -> Result<(), String> {
+        let has_failed = self.world.faults_fired() > 0 || self.full_count > 0;
+        if !has_failed || !self.is_resolved() {
             return Ok(());
         }
         match self.store.clone() {

@@ -80,6 +80,12 @@ pub(super) struct Runner {
     pub(super) expected: Expected,
     /// Whether planned failures say that no space is left.
     pub(super) is_full: bool,
+    /// Whether the disk may be full without any planned failure.
+    pub(super) is_limited: bool,
+    /// How often the store said that the disk is full.
+    pub(super) full_count: u64,
+    /// Whether success over a failed sync is wrong at once, or only when something is lost.
+    pub(super) looks_at_syncs: bool,
     /// Whether a sync had failed before the world began.
     pub(super) sync_failed_before: bool,
     /// Whether the opening that is there may say `Poisoned`.
@@ -100,6 +106,9 @@ impl Runner {
             store: None,
             expected,
             is_full: false,
+            is_limited: false,
+            full_count: 0,
+            looks_at_syncs: true,
             sync_failed_before: false,
             may_be_poisoned: false,
             is_unresolved: false,
@@ -181,7 +190,7 @@ impl Runner {
         for (call, _) in new {
             fired.any = true;
             fired.changing |= !call.only_looks();
-            fired.sync |= *call == Call::Sync;
+            fired.sync |= self.looks_at_syncs && *call == Call::Sync;
             fired.not_allocating |= *call != Call::Allocate;
         }
         fired
@@ -206,7 +215,9 @@ impl Runner {
         if kind == ErrorKind::Poisoned && !self.may_be_poisoned {
             return wrong("though nothing failed that poisons");
         }
-        if kind != ErrorKind::Poisoned && !fired.any {
+        let is_full = kind == ErrorKind::DiskFull;
+        self.full_count += u64::from(is_full);
+        if kind != ErrorKind::Poisoned && !fired.any && !(is_full && self.is_limited) {
             return wrong("though no call failed meanwhile");
         }
         if kind == ErrorKind::Io && fired.changing {
@@ -221,7 +232,8 @@ impl Runner {
             let before = self.world.faults_by_call();
             match open(&self.process, self.segment_bytes, Access::Shared) {
                 Err(error) => {
-                    let fired = self.fired_since(&before);
+                    let mut fired = self.fired_since(&before);
+                    fired.any |= self.is_limited && known::opening_says_io_when_full(&error);
                     let allowed = [ErrorKind::Io, ErrorKind::DiskFull];
                     self.judge("opening", &error, fired, &allowed)?;
                     return Ok(None);
