@@ -36,9 +36,9 @@ fn run(workload: &Workload, base: &Base, free_bytes: u64) -> Result<Happened, St
         full_count: runner.full_count,
         calls: world.calls(),
     };
-    if free_bytes % 2 == 0 && runner.exists() {
+    if free_bytes.is_multiple_of(2) && runner.exists() {
         // What was opened once opens again, full or not.
-        let end = [Op::Kill, Op::Close][usize::from(free_bytes % 4 == 0)];
+        let end = [Op::Kill, Op::Close][usize::from(free_bytes.is_multiple_of(4))];
         runner.step(end)?;
         let opened = runner.opened()?.is_some();
         if !opened {

@@ -117,7 +117,7 @@ fn reopening_repairs_a_length_that_a_failed_sync_forgot() {
         let os = TxOptions::new().durability(Durability::Os);
         for key in [b"a", b"b", b"c"] {
             let tx = store.begin_with(&os).unwrap();
-            tx.set(key, &[1; 20 << 10]).unwrap();
+            tx.set(key, &*vec![1; 20 << 10]).unwrap();
             tx.commit().unwrap();
         }
         world.fail_call(1, once(Call::Sync));

@@ -10,6 +10,7 @@
 //! `HAPPYSTORE_FAULT_WORKLOADS` how many there are.
 
 mod case;
+mod commits;
 mod expected;
 mod faults;
 mod full_disk;

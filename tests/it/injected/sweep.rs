@@ -95,7 +95,7 @@ pub(super) fn sweep(
         tally.count(call, &done);
         for (errno, fault) in faults::of(call) {
             case.seed = random.bits();
-            if case.seed % share == 0 {
+            if case.seed.is_multiple_of(share) {
                 (case.errno, case.fault) = (errno, fault);
                 let done = case.run(workload, &base)?;
                 tally.count(call, &done);

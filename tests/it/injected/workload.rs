@@ -138,14 +138,14 @@ fn commits(mode: Mode) -> Vec<Op> {
 }
 
 /// Half of a write that fails: a torn tail.
-fn torn(nth: u64) -> Option<(u64, Fault)> {
+fn torn(nth: u64) -> (u64, Fault) {
     let fault = Fault::once(FaultEffect::Half, io::ErrorKind::Other);
-    Some((nth, fault.scope(FaultScope::Only(Call::Write))))
+    (nth, fault.scope(FaultScope::Only(Call::Write)))
 }
 
-fn clean(call: Call, nth: u64) -> Option<(u64, Fault)> {
+fn clean(call: Call, nth: u64) -> (u64, Fault) {
     let fault = Fault::once(FaultEffect::Clean, io::ErrorKind::Other);
-    Some((nth, fault.scope(FaultScope::Only(call))))
+    (nth, fault.scope(FaultScope::Only(call)))
 }
 
 /// Fills two segments and begins a third.
@@ -240,7 +240,7 @@ fn add_openings(all: &mut Vec<Workload>) {
     ));
     let ops = [Op::ReadOnly, Op::Look, Op::Kill, Op::ReadOnly];
     all.push(Workload::new("reading alone", 512, before, &ops));
-    let before = Before::Killed(three_segments(Mode::Sync), clean(Call::Sync, 7));
+    let before = Before::Killed(three_segments(Mode::Sync), Some(clean(Call::Sync, 7)));
     all.push(Workload::new(
         "reading alone after a failed sync",
         512,
@@ -267,39 +267,39 @@ fn add_recoveries(all: &mut Vec<Workload>) {
     ];
     let kills = [
         ("recovering what was killed", Mode::Os, None),
-        ("recovering a torn tail", Mode::Os, torn(8)),
+        ("recovering a torn tail", Mode::Os, Some(torn(8))),
         (
             "recovering a torn tail of three segments",
             Mode::Os,
-            torn(16),
+            Some(torn(16)),
         ),
-        ("recovering torn syncs", Mode::Sync, torn(8)),
+        ("recovering torn syncs", Mode::Sync, Some(torn(8))),
         (
             "recovering after a failed sync",
             Mode::Sync,
-            clean(Call::Sync, 7),
+            Some(clean(Call::Sync, 7)),
         ),
         (
             "recovering a manifest whose name is not durable",
             Mode::Os,
-            clean(Call::SyncDir, 5),
+            Some(clean(Call::SyncDir, 5)),
         ),
         (
             "recovering a manifest that was not renamed",
             Mode::Os,
-            clean(Call::Rename, 3),
+            Some(clean(Call::Rename, 3)),
         ),
         (
             "recovering a segment that is not listed",
             Mode::Sync,
-            clean(Call::Open, 11),
+            Some(clean(Call::Open, 11)),
         ),
     ];
     for (name, mode, fault) in kills {
         let before = Before::Killed(three_segments(mode), fault);
         all.push(Workload::new(name, 512, before, &ops));
     }
-    let before = Before::Killed(commits(Mode::Os), torn(9));
+    let before = Before::Killed(commits(Mode::Os), Some(torn(9)));
     all.push(Workload::new(
         "recovering a torn tail of one segment",
         4096,
@@ -321,8 +321,8 @@ pub(super) fn random(seed: u64) -> Workload {
         0 => Before::Nothing,
         1 => Before::Closed(before),
         2 => Before::Killed(before, None),
-        3 => Before::Killed(before, torn(3 + random.below(8))),
-        4 => Before::Killed(before, clean(Call::Sync, 2 + random.below(8))),
+        3 => Before::Killed(before, Some(torn(3 + random.below(8)))),
+        4 => Before::Killed(before, Some(clean(Call::Sync, 2 + random.below(8)))),
         _ => {
             let fault = Fault::lasting(FaultEffect::Half, io::ErrorKind::Other);
             Before::Killed(before, Some((15 + random.below(40), fault)))
