@@ -11,6 +11,7 @@ mod disk_full;
 mod faults;
 mod file_index;
 mod format_golden;
+mod injected;
 mod iterators;
 mod late_wake;
 mod model;

@@ -137,6 +137,18 @@ impl CrashPoint {
         }
     }
 
+    /// The disks without and with all that is pending, and by chance others between, up to `count`
+    /// in all: for tests that cut the power often, and look at little each time.
+    pub fn few_images(&self, count: usize) -> Images<'_> {
+        let few = count.saturating_sub(2);
+        Images {
+            subsets: 2,
+            exhaustive: false,
+            samples: few,
+            ..self.images()
+        }
+    }
+
     /// The disk as processes started later see it if all die here and the power stays.
     pub fn killed_image(&self) -> Image {
         let mut image = self.state.cached.clone();

@@ -1,21 +1,25 @@
 //! Failures that a test plans, and lies that it plants.
 //!
-//! A test arms one [`Fault`] for the n-th fallible call of a world, or plants bugs that every
-//! suite must notice: a tester that lets a [`Plant`] pass tests nothing.
+//! A test arms a [`Fault`], or several, for the n-th fallible call of a world, or of one kind of
+//! [`Call`]; or it plants bugs that every suite must notice: a tester that lets a [`Plant`] pass
+//! tests nothing.
 //!
 //! Invariants:
-//! 1. A planted call returns `Ok`, does nothing, and is not in the journal.
+//! 1. A planted call returns `Ok`; but for those that hide planned failures it does nothing, and
+//!    is not in the journal.
 //!
 //! Threads: plain values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+
+use super::call::Call;
 
 /// What a failing call does before it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultEffect {
     /// Nothing. A failing sync of a file makes a random part of the pending changes durable and
-    /// marks the rest clean: no later sync brings them to the disk.
+    /// marks the rest clean: no later sync brings them to the disk. Its length is not forgotten.
     Clean,
     /// All it was asked for, as far as it changes files or names.
     Done,
@@ -34,6 +38,17 @@ pub enum FaultError {
     Os(i32),
 }
 
+/// Which calls a fault counts, and which later ones it hits if it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultScope {
+    /// All.
+    Every,
+    /// Counts all, and then lasts for calls of the kind that it hit first.
+    SameKind,
+    /// Counts and hits calls of this kind alone.
+    Only(Call),
+}
+
 /// A failure to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
@@ -41,8 +56,10 @@ pub struct Fault {
     pub effect: FaultEffect,
     /// The error it gives.
     pub error: FaultError,
-    /// Whether every later call fails as well.
+    /// Whether later calls fail as well.
     pub lasting: bool,
+    /// Which calls count.
+    pub scope: FaultScope,
 }
 
 impl Fault {
@@ -52,6 +69,7 @@ impl Fault {
             effect,
             error: FaultError::Kind(kind),
             lasting: false,
+            scope: FaultScope::Every,
         }
     }
 
@@ -68,12 +86,99 @@ impl Fault {
         Self::once(FaultEffect::Kill, io::ErrorKind::Other)
     }
 
+    /// The same failure, of other calls.
+    #[must_use]
+    pub fn scope(self, scope: FaultScope) -> Self {
+        Self { scope, ..self }
+    }
+
     /// The error to give.
     pub(super) fn error(self) -> io::Error {
         match self.error {
             FaultError::Kind(kind) => io::Error::new(kind, "a planned failure"),
             FaultError::Os(number) => io::Error::from_raw_os_error(number),
         }
+    }
+}
+
+/// The failures to come, and those that came.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    armed: Vec<Armed>,
+    fired: BTreeMap<Call, u64>,
+}
+
+/// A fault that waits.
+#[derive(Debug)]
+struct Armed {
+    fault: Fault,
+    /// How many calls that count are to come before it.
+    left: u64,
+    /// What it hit first.
+    first: Option<Call>,
+}
+
+impl Armed {
+    /// Whether it hits this call.
+    fn hits(&mut self, call: Call) -> bool {
+        let counts = match (self.fault.scope, self.first) {
+            (FaultScope::Only(only), _) => only == call,
+            (FaultScope::SameKind, Some(first)) => first == call,
+            _ => true,
+        };
+        if !counts {
+            return false;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            return false;
+        }
+        let is_first = self.first.is_none();
+        self.first.get_or_insert(call);
+        is_first || self.fault.lasting
+    }
+}
+
+impl Faults {
+    /// Lets the `nth` call that counts fail.
+    pub(super) fn arm(&mut self, nth: u64, fault: Fault) {
+        self.armed.push(Armed {
+            fault,
+            left: nth.saturating_sub(1),
+            first: None,
+        });
+    }
+
+    /// Takes all faults back.
+    pub(super) fn heal(&mut self) {
+        self.armed.clear();
+    }
+
+    /// Counts a call; the failure that was planned for it, of several the one armed first.
+    pub(super) fn count(&mut self, call: Call) -> Option<Fault> {
+        let mut hit = None;
+        for armed in &mut self.armed {
+            if armed.hits(call) {
+                hit = hit.or(Some(armed.fault));
+            }
+        }
+        if let Some(fault) = hit {
+            self.count_fired(call);
+            if fault.effect == FaultEffect::Kill {
+                self.armed.clear();
+            }
+        }
+        hit
+    }
+
+    /// Counts a call that failed as planned.
+    pub(super) fn count_fired(&mut self, call: Call) {
+        *self.fired.entry(call).or_default() += 1;
+    }
+
+    /// How often each kind of call failed as planned.
+    pub(super) fn fired(&self) -> &BTreeMap<Call, u64> {
+        &self.fired
     }
 }
 
@@ -92,6 +197,14 @@ pub enum Plant {
     NoZeroing,
     /// Every lock is granted to everyone.
     NoLocks,
+    /// A sync that fails as planned forgets a file's growth too, as no file system is known to.
+    ForgottenGrowth,
+    /// A sync of a file that fails as planned claims success, as one does that is tried again.
+    HiddenSyncFailure,
+    /// A write that fails as planned claims success.
+    HiddenWriteFailure,
+    /// A read that fails as planned gives zeros.
+    HiddenReadFailure,
     /// Of the raises of signals, every eighth does nothing.
     LostRaises,
 }
@@ -111,6 +224,16 @@ impl Plants {
 
     pub(super) fn has(&self, plant: Plant) -> bool {
         self.planted.contains(&plant)
+    }
+
+    /// Whether a planned failure of `call` is kept from its caller.
+    pub(super) fn hides(&self, call: Call) -> bool {
+        match call {
+            Call::Sync => self.has(Plant::HiddenSyncFailure),
+            Call::Write => self.has(Plant::HiddenWriteFailure),
+            Call::View => self.has(Plant::HiddenReadFailure),
+            _ => false,
+        }
     }
 
     /// How many syncs of segments there were.

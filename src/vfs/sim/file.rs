@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::super::{LockKind, SharedPage, VfsDirectory, VfsFile};
 use super::World;
+use super::call::Call;
 use super::fault::{Fault, FaultEffect, Plant};
 use super::journal::Operation;
 use super::machine::Machine;
@@ -68,83 +69,98 @@ impl SimFile {
 
 impl VfsFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        self.world
-            .read_call(self.process, |machine| Ok(machine.len(self.inode)))
+        self.world.read_call(self.process, Call::Len, |machine| {
+            Ok(machine.len(self.inode))
+        })
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-        self.world.read_call(self.process, |machine| {
+        self.world.read_call(self.process, Call::ReadAt, |machine| {
             Ok(machine.content(self.inode)?.read(offset, out))
         })
     }
 
     fn view(&self, offset: u64, len_bytes: usize) -> io::Result<Cow<'_, [u8]>> {
-        self.world.read_call(self.process, |machine| {
-            let content = machine.content(self.inode)?;
-            let end = offset.checked_add(len_bytes as u64);
-            if end.is_none_or(|end| end > content.len()) {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let mut bytes = vec![0; len_bytes];
-            content.read(offset, &mut bytes);
-            Ok(Cow::Owned(bytes))
-        })
+        self.world
+            .change_call(self.process, Call::View, |machine, fault| {
+                if fault.is_some() && machine.plants.hides(Call::View) {
+                    return Ok(Cow::Owned(vec![0; len_bytes]));
+                }
+                answer(fault)?;
+                let content = machine.content(self.inode)?;
+                let end = offset.checked_add(len_bytes as u64);
+                if end.is_none_or(|end| end > content.len()) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                let mut bytes = vec![0; len_bytes];
+                content.read(offset, &mut bytes);
+                Ok(Cow::Owned(bytes))
+            })
     }
 
     fn map(&self, _len_bytes: u64) {}
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.world.change_call(self.process, |machine, fault| {
-            self.check_writable()?;
-            let bytes = match part_of(fault) {
-                FaultEffect::Done => bytes,
-                FaultEffect::Half => &bytes[..Self::half(machine, bytes.len())],
-                FaultEffect::Clean | FaultEffect::Kill => &[],
-            };
-            if !machine.plants.swallow_write(&self.name, bytes) {
-                machine.write(self.inode, offset, bytes)?;
-            }
-            answer(fault)
-        })
+        self.world
+            .change_call(self.process, Call::Write, |machine, fault| {
+                self.check_writable()?;
+                let bytes = match part_of(fault) {
+                    FaultEffect::Done => bytes,
+                    FaultEffect::Half => &bytes[..Self::half(machine, bytes.len())],
+                    FaultEffect::Clean | FaultEffect::Kill => &[],
+                };
+                if !machine.plants.swallow_write(&self.name, bytes) {
+                    machine.write(self.inode, offset, bytes)?;
+                }
+                answer(fault.filter(|_| !machine.plants.hides(Call::Write)))
+            })
     }
 
     fn allocate(&self, len_bytes: u64) -> io::Result<()> {
-        self.world.change_call(self.process, |machine, fault| {
-            self.check_writable()?;
-            let before = machine.len(self.inode);
-            let grown = len_bytes.saturating_sub(before);
-            let grown = match part_of(fault) {
-                FaultEffect::Done => grown,
-                FaultEffect::Half => grown / 2,
-                FaultEffect::Clean | FaultEffect::Kill => 0,
-            };
-            machine.resize(self.inode, before + grown)?;
-            answer(fault)
-        })
+        self.world
+            .change_call(self.process, Call::Allocate, |machine, fault| {
+                self.check_writable()?;
+                let before = machine.len(self.inode);
+                let grown = len_bytes.saturating_sub(before);
+                let grown = match part_of(fault) {
+                    FaultEffect::Done => grown,
+                    FaultEffect::Half => grown / 2,
+                    FaultEffect::Clean | FaultEffect::Kill => 0,
+                };
+                machine.resize(self.inode, before + grown)?;
+                answer(fault)
+            })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.world.change_call(self.process, |machine, fault| {
-            let inode = self.inode;
-            let fault = fault.or(machine.count_sync(&self.name));
-            if part_of(fault) != FaultEffect::Done {
-                let seed = machine.random.bits();
-                machine.change(Operation::SyncFailed { inode, seed });
-            } else if !machine.plants.swallow_sync(&self.name) {
-                machine.change(Operation::Sync { inode });
-            }
-            answer(fault)
-        })
+        self.world
+            .change_call(self.process, Call::Sync, |machine, fault| {
+                let inode = self.inode;
+                let fault = fault.or(machine.count_sync(&self.name));
+                if part_of(fault) != FaultEffect::Done {
+                    let seed = machine.random.bits();
+                    let forgets_growth = machine.plants.has(Plant::ForgottenGrowth);
+                    machine.change(Operation::SyncFailed {
+                        inode,
+                        seed,
+                        forgets_growth,
+                    });
+                } else if !machine.plants.swallow_sync(&self.name) {
+                    machine.change(Operation::Sync { inode });
+                }
+                answer(fault.filter(|_| !machine.plants.hides(Call::Sync)))
+            })
     }
 
     fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
-        self.world.read_call(self.process, |machine| {
-            Ok(machine.try_lock(self.handle, self.inode, kind))
-        })
+        self.world
+            .read_call(self.process, Call::TryLock, |machine| {
+                Ok(machine.try_lock(self.handle, self.inode, kind))
+            })
     }
 
     fn unlock(&self) -> io::Result<()> {
-        self.world.read_call(self.process, |machine| {
+        self.world.read_call(self.process, Call::Unlock, |machine| {
             machine.unlock(self.handle);
             Ok(())
         })
@@ -160,14 +176,15 @@ pub(super) struct SimDirectory {
 
 impl VfsDirectory for SimDirectory {
     fn sync(&self) -> io::Result<()> {
-        self.world.change_call(self.process, |machine, fault| {
-            let directory = self.inode;
-            let is_swallowed = machine.plants.has(Plant::NoDirectorySync);
-            if part_of(fault) == FaultEffect::Done && !is_swallowed {
-                machine.change(Operation::SyncDirectory { directory });
-            }
-            answer(fault)
-        })
+        self.world
+            .change_call(self.process, Call::SyncDir, |machine, fault| {
+                let directory = self.inode;
+                let is_swallowed = machine.plants.has(Plant::NoDirectorySync);
+                if part_of(fault) == FaultEffect::Done && !is_swallowed {
+                    machine.change(Operation::SyncDirectory { directory });
+                }
+                answer(fault)
+            })
     }
 }
 

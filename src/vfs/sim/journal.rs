@@ -65,12 +65,15 @@ pub enum Operation {
         /// The file's inode.
         inode: u64,
     },
-    /// A sync of a file failed: some of what was pending is durable, the rest never will be.
+    /// A sync of a file failed: some of the bytes that were pending are durable, the rest never
+    /// will be; its length is durable or still pending.
     SyncFailed {
         /// The file's inode.
         inode: u64,
         /// Decides what was lost.
         seed: u64,
+        /// Whether a length that is not durable never will be, either.
+        forgets_growth: bool,
     },
     /// A file got another name in its directory.
     Rename {

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use super::super::{Locality, LockKind, Step};
 use super::background::Registered;
+use super::call::Call;
 use super::disk::Image;
-use super::fault::{Fault, FaultEffect, Plant, Plants};
+use super::fault::{Fault, Faults, Plant, Plants};
 use super::journal::{Journal, Operation};
 use super::random::Random;
 
@@ -61,9 +62,10 @@ pub(super) struct Machine {
     pub(super) locality: Locality,
     pub(super) free_bytes: Option<u64>,
     pub(super) calls: u64,
-    pub(super) faults_fired: u64,
+    pub(super) faults: Faults,
+    /// How many more calls and looks at the clock there may be.
+    pub(super) patience: Option<u64>,
     pub(super) workers: BTreeMap<u64, Registered>,
-    fault: Option<(u64, Fault)>,
     /// For a sync of a segment, by its number among those.
     sync_fault: Option<(u64, Fault)>,
     processes: BTreeMap<u32, ProcessState>,
@@ -84,9 +86,9 @@ impl Machine {
             locality: Locality::Local,
             free_bytes: None,
             calls: 0,
-            faults_fired: 0,
+            faults: Faults::default(),
+            patience: None,
             workers: BTreeMap::new(),
-            fault: None,
             sync_fault: None,
             processes: BTreeMap::new(),
             handles: BTreeMap::new(),
@@ -142,16 +144,12 @@ impl Machine {
         workers.filter_map(|worker| worker.step).collect()
     }
 
-    pub(super) fn arm(&mut self, call: u64, fault: Fault) {
-        self.fault = Some((call, fault));
-    }
-
     pub(super) fn arm_sync(&mut self, sync: u64, fault: Fault) {
         self.sync_fault = Some((sync, fault));
     }
 
     pub(super) fn heal(&mut self) {
-        self.fault = None;
+        self.faults.heal();
         self.sync_fault = None;
     }
 
@@ -160,23 +158,26 @@ impl Machine {
         let number = self.plants.count_sync(name)?;
         let (sync, fault) = self.sync_fault?;
         let fires = number == sync || fault.lasting && number > sync;
-        self.faults_fired += u64::from(fires);
+        if fires {
+            self.faults.count_fired(Call::Sync);
+        }
         fires.then_some(fault)
     }
 
     /// Counts a fallible call and gives the failure planned for it.
-    pub(super) fn count_call(&mut self) -> Option<Fault> {
+    pub(super) fn count_call(&mut self, call: Call) -> Option<Fault> {
         self.calls += 1;
-        let (call, fault) = self.fault?;
-        let fires = self.calls == call || fault.lasting && self.calls > call;
-        if !fires {
-            return None;
+        self.lose_patience();
+        self.faults.count(call)
+    }
+
+    /// Panics where calls and looks at the clock do not come to an end.
+    pub(super) fn lose_patience(&mut self) {
+        if let Some(patience) = &mut self.patience {
+            *patience = patience
+                .checked_sub(1)
+                .expect("OK because a test asked for it: calls do not come to an end");
         }
-        self.faults_fired += 1;
-        if fault.effect == FaultEffect::Kill {
-            self.fault = None;
-        }
-        Some(fault)
     }
 
     // Space.

@@ -12,7 +12,7 @@
 //! | `disk`, `content` | names and bytes, shared between images |
 //! | `journal`, `order` | what happened, and whether in the right order |
 //! | `crash`, `pending` | what a power cut leaves |
-//! | `fault`, `random` | planned failures, planted bugs, chance |
+//! | `call`, `fault`, `random` | planned failures, planted bugs, chance |
 //! | `turns` | a schedule: clients on threads of their own, one at a time |
 //!
 //! Invariants:
@@ -23,6 +23,7 @@
 //! happens by itself. Clients that should run in turns share a [`Schedule`].
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,7 @@ use std::time::Duration;
 use super::{Locality, Vfs};
 
 mod background;
+mod call;
 mod content;
 mod crash;
 mod disk;
@@ -46,9 +48,10 @@ mod random;
 mod tests;
 mod turns;
 
+pub use call::Call;
 pub use crash::{CrashPoint, CrashPoints, EXHAUSTIVE_UNIT_COUNT_MAX, Images, SAMPLE_COUNT_DEFAULT};
 pub use disk::Image;
-pub use fault::{Fault, FaultEffect, FaultError, Plant};
+pub use fault::{Fault, FaultEffect, FaultError, FaultScope, Plant};
 pub use journal::{Journal, Operation};
 pub use order::{Lists, OrderRules, Rule, SegmentNumber, Violation};
 pub use random::Random;
@@ -235,12 +238,16 @@ impl World {
 
     // Failures.
 
-    /// Lets the `nth` fallible call from now fail, the next one being 1. Replaces the fault that
-    /// was set before.
+    /// Lets the `nth` fallible call from now fail, the next one being 1, of those that the
+    /// fault's scope counts. Replaces the faults that were set before.
     pub fn fail_call(&self, nth: u64, fault: Fault) {
-        let mut machine = self.lock();
-        let call = machine.calls + nth;
-        machine.arm(call, fault);
+        self.lock().faults.heal();
+        self.also_fail_call(nth, fault);
+    }
+
+    /// As [`World::fail_call`], beside the faults that were set before.
+    pub fn also_fail_call(&self, nth: u64, fault: Fault) {
+        self.lock().faults.arm(nth, fault);
     }
 
     /// Lets the `nth` sync of a segment from now fail, the next one being 1, beside what
@@ -251,7 +258,8 @@ impl World {
         machine.arm_sync(sync, fault);
     }
 
-    /// Takes back what [`World::fail_call`] and [`World::fail_segment_sync`] set.
+    /// Takes back what [`World::fail_call`], [`World::also_fail_call`] and
+    /// [`World::fail_segment_sync`] set.
     pub fn heal(&self) {
         self.lock().heal();
     }
@@ -263,7 +271,18 @@ impl World {
 
     /// How many calls failed as planned.
     pub fn faults_fired(&self) -> u64 {
-        self.lock().faults_fired
+        self.lock().faults.fired().values().sum()
+    }
+
+    /// How many calls of each kind failed as planned.
+    pub fn faults_by_call(&self) -> BTreeMap<Call, u64> {
+        self.lock().faults.fired().clone()
+    }
+
+    /// Lets calls panic after so many more of them and of looks at the clock, so that a test ends
+    /// where the store does not; `None` for no limit.
+    pub fn set_patience(&self, patience: Option<u64>) {
+        self.lock().patience = patience;
     }
 
     /// Sets how many bytes files may still grow by; `None` for no limit.
@@ -280,9 +299,10 @@ impl World {
     fn read_call<T>(
         &self,
         process: u32,
+        kind: Call,
         call: impl FnOnce(&mut Machine) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.call(process, |machine, fault| match fault {
+        self.call(process, kind, |machine, fault| match fault {
             Some(fault) => Err(fault.error()),
             None => call(machine),
         })
@@ -292,9 +312,10 @@ impl World {
     fn change_call<T>(
         &self,
         process: u32,
+        kind: Call,
         call: impl FnOnce(&mut Machine, Option<Fault>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let done = self.call(process, call);
+        let done = self.call(process, kind, call);
         if let Some(schedule) = self.schedule() {
             schedule.returning();
         }
@@ -305,6 +326,7 @@ impl World {
     fn call<T>(
         &self,
         process: u32,
+        kind: Call,
         call: impl FnOnce(&mut Machine, Option<Fault>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.switch();
@@ -312,7 +334,7 @@ impl World {
         if machine.process(process).is_dead {
             return Err(io::Error::other("the process was killed"));
         }
-        let fault = machine.count_call();
+        let fault = machine.count_call(kind);
         if let Some(fault) = fault
             && fault.effect == Kill
         {

@@ -127,10 +127,11 @@ impl CrashState {
                 self.remember_word(*inode, *index, *value);
             }
             Operation::Sync { inode } => self.sync(*inode, |_| Keep::Whole),
-            Operation::SyncFailed { inode, seed } => {
-                let mut random = Random::new(*seed);
-                self.sync(*inode, |_| whole_if(random.coin()));
-            }
+            Operation::SyncFailed {
+                inode,
+                seed,
+                forgets_growth,
+            } => self.fail_sync(*inode, *seed, *forgets_growth),
             Operation::Rename {
                 directory,
                 from,
@@ -199,6 +200,23 @@ impl CrashState {
             && let Some(content) = self.durable.content_mut(inode)
         {
             keep_units(content, &units, keep);
+        }
+    }
+
+    /// Loses some of what is pending for ever. A length is not lost but stays pending, unless
+    /// `forgets_growth`: it is the file system's own, which it does not take for durable because
+    /// bytes could not be written.
+    fn fail_sync(&mut self, inode: u64, seed: u64, forgets_growth: bool) {
+        let mut random = Random::new(seed);
+        let units = self.data.get(&inode).cloned().unwrap_or_default();
+        let kept: Vec<Keep> = units.iter().map(|_| whole_if(random.coin())).collect();
+        self.sync(inode, |number| kept[number]);
+        let is_size = |unit: &Unit| matches!(unit, Unit::Size(_));
+        if let Some(last) = units.iter().rposition(is_size)
+            && kept[last] == Keep::Lost
+            && !forgets_growth
+        {
+            self.add(inode, units[last].clone());
         }
     }
 

@@ -20,6 +20,7 @@ use super::super::{
 };
 use super::World;
 use super::background::SimSignal;
+use super::call::Call;
 use super::disk::normal;
 use super::fault::FaultEffect;
 use super::file::{SimDirectory, SimFile, SimPage, answer, part_of};
@@ -100,8 +101,14 @@ fn find_or_make(machine: &mut Machine, path: &Path, mode: OpenMode) -> io::Resul
 
 impl Process {
     /// Opens `path` and grows it to `len_bytes` at least.
-    fn open_file(&self, path: &Path, mode: OpenMode, len_bytes: u64) -> io::Result<SimFile> {
-        let (inode, name, handle) = self.world.change_call(self.id, |machine, fault| {
+    fn open_file(
+        &self,
+        kind: Call,
+        path: &Path,
+        mode: OpenMode,
+        len_bytes: u64,
+    ) -> io::Result<SimFile> {
+        let (inode, name, handle) = self.world.change_call(self.id, kind, |machine, fault| {
             if part_of(fault) != FaultEffect::Done {
                 answer(fault)?;
             }
@@ -127,35 +134,36 @@ impl Process {
 
 impl Vfs for Process {
     fn create_dir_all(&self, directory: &Path) -> io::Result<()> {
-        self.world.change_call(self.id, |machine, fault| {
-            if part_of(fault) != FaultEffect::Done {
-                return answer(fault);
-            }
-            let path = normal(directory);
-            let mut missing: Vec<&Path> = path
-                .ancestors()
-                .take_while(|each| machine.disk.directory(each).is_none())
-                .collect();
-            missing.reverse();
-            if missing
-                .first()
-                .is_some_and(|first| machine.disk.file(first).is_some())
-            {
-                return Err(io::ErrorKind::NotADirectory.into());
-            }
-            for path in missing {
-                let inode = machine.disk.next_inode;
-                machine.change(Operation::MakeDirectory {
-                    inode,
-                    path: path.into(),
-                });
-            }
-            answer(fault)
-        })
+        self.world
+            .change_call(self.id, Call::CreateDirAll, |machine, fault| {
+                if part_of(fault) != FaultEffect::Done {
+                    return answer(fault);
+                }
+                let path = normal(directory);
+                let mut missing: Vec<&Path> = path
+                    .ancestors()
+                    .take_while(|each| machine.disk.directory(each).is_none())
+                    .collect();
+                missing.reverse();
+                if missing
+                    .first()
+                    .is_some_and(|first| machine.disk.file(first).is_some())
+                {
+                    return Err(io::ErrorKind::NotADirectory.into());
+                }
+                for path in missing {
+                    let inode = machine.disk.next_inode;
+                    machine.change(Operation::MakeDirectory {
+                        inode,
+                        path: path.into(),
+                    });
+                }
+                answer(fault)
+            })
     }
 
     fn node(&self, path: &Path) -> io::Result<Option<NodeKind>> {
-        self.world.read_call(self.id, |machine| {
+        self.world.read_call(self.id, Call::Node, |machine| {
             let path = normal(path);
             if machine.disk.directory(&path).is_some() {
                 return Ok(Some(NodeKind::Directory));
@@ -165,7 +173,7 @@ impl Vfs for Process {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        self.world.read_call(self.id, |machine| {
+        self.world.read_call(self.id, Call::List, |machine| {
             let path = normal(directory);
             let disk = &machine.disk;
             let (_, directory) = disk.directory(&path).ok_or(io::ErrorKind::NotFound)?;
@@ -178,55 +186,57 @@ impl Vfs for Process {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        Ok(Arc::new(self.open_file(path, mode, 0)?))
+        Ok(Arc::new(self.open_file(Call::Open, path, mode, 0)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.world.change_call(self.id, |machine, fault| {
-            let (directory, from) = split(machine, from)?;
-            let (target, to) = split(machine, to)?;
-            if directory != target {
-                return Err(io::ErrorKind::Unsupported.into());
-            }
-            let inode = named(machine, directory, &from).ok_or(io::ErrorKind::NotFound)?;
-            let replaced = named(machine, directory, &to);
-            if part_of(fault) == FaultEffect::Done && replaced != Some(inode) {
-                machine.change(Operation::Rename {
-                    directory,
-                    from,
-                    to,
-                });
-                if let Some(replaced) = replaced {
-                    machine.release(replaced);
+        self.world
+            .change_call(self.id, Call::Rename, |machine, fault| {
+                let (directory, from) = split(machine, from)?;
+                let (target, to) = split(machine, to)?;
+                if directory != target {
+                    return Err(io::ErrorKind::Unsupported.into());
                 }
-            }
-            answer(fault)
-        })
+                let inode = named(machine, directory, &from).ok_or(io::ErrorKind::NotFound)?;
+                let replaced = named(machine, directory, &to);
+                if part_of(fault) == FaultEffect::Done && replaced != Some(inode) {
+                    machine.change(Operation::Rename {
+                        directory,
+                        from,
+                        to,
+                    });
+                    if let Some(replaced) = replaced {
+                        machine.release(replaced);
+                    }
+                }
+                answer(fault)
+            })
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.world.change_call(self.id, |machine, fault| {
-            let (directory, name) = split(machine, path)?;
-            let inode = named(machine, directory, &name).ok_or(io::ErrorKind::NotFound)?;
-            if part_of(fault) == FaultEffect::Done {
-                machine.change(Operation::Unlink { directory, name });
-                machine.release(inode);
-            }
-            answer(fault)
-        })
+        self.world
+            .change_call(self.id, Call::Unlink, |machine, fault| {
+                let (directory, name) = split(machine, path)?;
+                let inode = named(machine, directory, &name).ok_or(io::ErrorKind::NotFound)?;
+                if part_of(fault) == FaultEffect::Done {
+                    machine.change(Operation::Unlink { directory, name });
+                    machine.release(inode);
+                }
+                answer(fault)
+            })
     }
 
     fn directory(&self, path: &Path) -> io::Result<Arc<dyn VfsDirectory>> {
         let open = |machine: &mut Machine| directory(machine, path);
         Ok(Arc::new(SimDirectory {
-            inode: self.world.read_call(self.id, open)?,
+            inode: self.world.read_call(self.id, Call::OpenDir, open)?,
             world: self.world.clone(),
             process: self.id,
         }))
     }
 
     fn directory_id(&self, path: &Path) -> io::Result<DirectoryId> {
-        self.world.read_call(self.id, |machine| {
+        self.world.read_call(self.id, Call::DirectoryId, |machine| {
             let inode = directory(machine, path)?;
             Ok(DirectoryId {
                 machine: self.machine_number,
@@ -237,14 +247,14 @@ impl Vfs for Process {
     }
 
     fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
-        self.world.read_call(self.id, |machine| {
+        self.world.read_call(self.id, Call::Absolute, |machine| {
             directory(machine, path)?;
             Ok(normal(path))
         })
     }
 
     fn locality(&self, path: &Path) -> io::Result<Locality> {
-        self.world.read_call(self.id, |machine| {
+        self.world.read_call(self.id, Call::Locality, |machine| {
             directory(machine, path)?;
             Ok(machine.locality.clone())
         })
@@ -252,7 +262,7 @@ impl Vfs for Process {
 
     fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
         let len_bytes = SHARED_WORDS as u64 * 8;
-        let file = self.open_file(path, OpenMode::WriteOrCreate, len_bytes)?;
+        let file = self.open_file(Call::SharedPage, path, OpenMode::WriteOrCreate, len_bytes)?;
         Ok(Arc::new(SimPage { file }))
     }
 
@@ -270,6 +280,7 @@ impl Vfs for Process {
 
     fn monotonic(&self) -> Duration {
         let mut machine = self.world.lock();
+        machine.lose_patience();
         machine.clock = machine.clock.saturating_add(CLOCK_STEP);
         machine.clock
     }
@@ -301,7 +312,7 @@ impl Vfs for Process {
     }
 
     fn spawn(&self, _name: &str, step: Step) -> io::Result<Box<dyn Worker>> {
-        self.world.read_call(self.id, |_| Ok(()))?;
+        self.world.read_call(self.id, Call::Spawn, |_| Ok(()))?;
         Ok(Box::new(self.world.register(self.id, step)))
     }
 }

@@ -316,3 +316,40 @@ fn a_planted_bug_shows_and_a_sound_log_does_not() {
         assert!(losses_of_a_toy_log(Some(plant)) > 0, "{plant:?}");
     }
 }
+
+#[test]
+fn a_failed_sync_forgets_no_length_unless_that_is_planted() {
+    for planted in [false, true] {
+        let mut forgotten = 0;
+        for seed in 0..20 {
+            let world = World::new(seed);
+            if planted {
+                world.plant(Plant::ForgottenGrowth);
+            }
+            let process = world.process();
+            process.create_dir_all(Path::new("/d")).unwrap();
+            let file = durable(&process, "/d/a", &[0; 8]);
+            file.allocate(4096).unwrap();
+            world.fail_call(1, Fault::once(FaultEffect::Clean, io::ErrorKind::Other));
+            file.sync().unwrap_err();
+            file.sync().unwrap();
+            let image = world.journal().last_point(0, 1).images().next().unwrap();
+            forgotten += usize::from(image.read("/d/a").unwrap().len() == 8);
+        }
+        assert_eq!(forgotten > 0, planted, "{forgotten}");
+    }
+}
+
+#[test]
+fn few_images_begin_with_nothing_and_everything() {
+    let (world, process) = world();
+    let file = durable(&process, "/d/a", &[0; 8]);
+    for at in 0..8 {
+        file.write_at(at, &[1]).unwrap();
+    }
+    let point = world.journal().last_point(0, 1);
+    let few: Vec<_> = point.few_images(5).collect();
+    assert!((3..=5).contains(&few.len()), "{}", few.len());
+    assert_eq!(few[0].read("/d/a").unwrap(), [0; 8]);
+    assert_eq!(few[1].read("/d/a").unwrap(), [1; 8]);
+}

@@ -250,6 +250,7 @@ fn a_planned_failure_hits_the_call_it_was_planned_for() {
         effect: FaultEffect::Clean,
         error: FaultError::Os(28),
         lasting: true,
+        scope: FaultScope::Every,
     };
     world.fail_call(1, raw);
     for _ in 0..2 {
@@ -346,4 +347,51 @@ fn planted_bugs_claim_success_and_do_nothing() {
             .try_lock(LockKind::Exclusive)
             .unwrap()
     );
+}
+
+#[test]
+fn a_failure_counts_and_hits_the_kinds_of_calls_in_its_scope() {
+    let (world, process) = world();
+    let file = open(&process, "/d/a");
+    let fault = Fault::once(FaultEffect::Clean, io::ErrorKind::Other);
+    world.fail_call(2, fault.scope(FaultScope::Only(Call::Write)));
+    file.write_at(0, b"good").unwrap();
+    file.sync().unwrap();
+    file.write_at(0, b"lost").unwrap_err();
+    file.write_at(0, b"good").unwrap();
+    // The first is of any kind; those that follow are of its kind.
+    let lasting = Fault::lasting(FaultEffect::Clean, io::ErrorKind::Other);
+    world.fail_call(2, lasting.scope(FaultScope::SameKind));
+    file.write_at(0, b"good").unwrap();
+    file.sync().unwrap_err();
+    file.write_at(0, b"good").unwrap();
+    file.sync().unwrap_err();
+    // Two at once, each with its own count.
+    world.fail_call(1, fault.scope(FaultScope::Only(Call::Len)));
+    world.also_fail_call(1, fault.scope(FaultScope::Only(Call::View)));
+    file.view(0, 4).unwrap_err();
+    file.len().unwrap_err();
+    file.len().unwrap();
+    let fired = [
+        (Call::Len, 1),
+        (Call::Sync, 2),
+        (Call::View, 1),
+        (Call::Write, 1),
+    ];
+    assert_eq!(world.faults_by_call(), fired.into());
+    assert_eq!(world.faults_fired(), 5);
+}
+
+#[test]
+fn calls_that_do_not_come_to_an_end_panic_when_a_test_wants_it() {
+    let (world, process) = world();
+    let file = open(&process, "/d/a");
+    world.set_patience(Some(3));
+    file.len().unwrap();
+    process.monotonic();
+    file.len().unwrap();
+    let endless = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| file.len()));
+    assert!(endless.is_err());
+    world.set_patience(None);
+    file.len().unwrap();
 }
