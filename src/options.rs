@@ -32,7 +32,8 @@ pub enum Access {
     /// locks and syncs can be trusted.
     Exclusive,
     /// Reads alone; the store must exist. Any number of processes may read beside each other.
-    /// Nothing in the directory is changed, not even repaired.
+    /// Nothing in the directory is changed, not even repaired: after a sync that failed, what is
+    /// shown may be in the machine's memory alone until a writer has opened the store.
     ///
     /// In this version readers of this kind and a process that writes keep each other out: who
     /// comes second waits, up to its lock timeout. Within one process, `Shared` readers wait for

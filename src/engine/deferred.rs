@@ -65,14 +65,12 @@ impl Engine {
     /// Sees to it that all that is appended by now is durable within `delay`; false if the caller
     /// has to, because there is no worker. The caller holds the writer lock.
     pub(super) fn sync_within(&self, delay: Duration) -> bool {
-        if !self
-            .deferred
-            .bring_forward(self.vfs.monotonic().saturating_add(delay))
-        {
-            return true;
-        }
+        let at = self.vfs.monotonic().saturating_add(delay);
+        let is_earlier = self.deferred.bring_forward(at);
         if let Some(worker) = self.deferred.worker.get() {
-            worker.wake();
+            if is_earlier {
+                worker.wake();
+            }
             return true;
         }
         let engine = self.deferred.engine.get().cloned().unwrap_or_default();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::state;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_disk_full};
 use crate::log::file_name;
 use crate::vfs::{LockKind, NodeKind, OpenMode, SharedPage, Vfs, VfsFile};
 
@@ -88,7 +88,10 @@ impl ProcessLock {
 /// Opens `LOCK`; `None` for a reader of a store that was copied without it.
 fn open_lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Arc<dyn VfsFile>>> {
     let path = directory.join(file_name::LOCK);
-    let open_error = |error| Error::io("open", &path, error);
+    let open_error = |error| match error {
+        error if is_disk_full(&error) => Error::create(&path, error),
+        error => Error::io("open", &path, error),
+    };
     if read_only && vfs.node(&path).map_err(open_error)? != Some(NodeKind::File) {
         return Ok(None);
     }

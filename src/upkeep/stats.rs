@@ -21,7 +21,7 @@ use crate::format::header::SEGMENT_HEADER_BYTES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Keys that are there.
+    /// Keys that are there; of commits that are appended and wait for their sync, too.
     pub keys: u64,
     /// Bytes of the log that the index points to: newest versions, with 12 bytes each beside
     /// their keys and values.
