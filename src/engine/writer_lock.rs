@@ -2,7 +2,8 @@
 //!
 //! What is locked is the [`Writer`] itself: the lock hands it out, and takes it back when the
 //! [`WriteTurn`] ends. Its mutex is held for moments only, never while somebody waits or a file
-//! is touched; waiting is done on a [`Signal`] of one's own.
+//! is touched; waiting is done on a [`Signal`] of one's own. Most turns are shorter than going to
+//! sleep and waking up is, so whoever would be the first to queue looks a few times more before.
 //!
 //! Invariants:
 //! 1. `writer` is `None` exactly while a turn is running.
@@ -18,6 +19,10 @@ use super::Engine;
 use crate::error::{Error, Holder, Result};
 use crate::log::writer::Writer;
 use crate::vfs::Signal;
+
+/// How often one looks for a free lock before one queues, and how long between two looks.
+const LOOKS: u32 = 60;
+const PAUSES_A_LOOK: u32 = 50;
 
 /// The lock.
 pub(crate) struct WriterLock {
@@ -74,6 +79,16 @@ impl WriterLock {
     ) -> Result<WriteTurn<E>> {
         let thread = engine.vfs.thread_id();
         let mut state = self.lock_state();
+        for _ in 0..LOOKS {
+            if !state.is_worth_a_look(thread) {
+                break;
+            }
+            drop(state);
+            for _ in 0..PAUSES_A_LOOK {
+                std::hint::spin_loop();
+            }
+            state = self.lock_state();
+        }
         if state.queue.is_empty()
             && let Some(writer) = state.writer.take()
         {
@@ -171,6 +186,14 @@ impl WriterLock {
 }
 
 impl State {
+    /// Whether `thread` would be the next to have the lock, once another one is done with it.
+    fn is_worth_a_look(&self, thread: u64) -> bool {
+        let is_mine = |running: &Running| running.thread == thread;
+        self.writer.is_none()
+            && self.queue.is_empty()
+            && !self.running.as_ref().is_some_and(is_mine)
+    }
+
     fn run(&mut self, engine: &Engine, thread: u64, label: Option<&Arc<str>>) {
         self.running = Some(Running {
             thread,

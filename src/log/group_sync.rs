@@ -12,8 +12,8 @@
 //!    after its leader has waited for those who may share it.
 //! 2. `visible` never reaches an awaited commit that is not durable, nor anything behind one.
 //! 3. A failed sync is remembered before anybody is woken; none is begun after it.
-//! 4. Waking is a chain: who was woken wakes the next. While anybody is left to be woken, somebody
-//!    who was woken has not done that yet.
+//! 4. Waking is a chain: who was woken wakes the next few. While anybody is left to be woken,
+//!    somebody who was woken has not done that yet.
 //! 5. While anybody waits, a sync is running, or one of those who waited is on its way to lead one.
 //!
 //! Threads and processes: any thread comes in; appends come from the holder of the writer lock
@@ -21,7 +21,7 @@
 
 use std::collections::VecDeque;
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, WAKE_AT_ONCE};
 
 /// How many wakers are kept for the next who wait.
 const SPARE_MAX: usize = 64;
@@ -238,10 +238,11 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
         }
         let next_to_lead = state.waiting.pop_front();
         drop(state);
-        self.wake_next();
+        // The disk is idle until that one has begun.
         if let Some((_, waker)) = next_to_lead {
             waker.raise();
         }
+        self.wake_some();
     }
 
     /// Goes on with the chain after `waker` has let the caller go on.
@@ -251,13 +252,16 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
             state.spare.push(waker);
         }
         drop(state);
-        self.wake_next();
+        self.wake_some();
     }
 
-    fn wake_next(&self) {
-        let next = self.lock().to_wake.pop_front();
-        if let Some(waker) = next {
-            waker.raise();
+    fn wake_some(&self) {
+        for _ in 0..WAKE_AT_ONCE {
+            let next = self.lock().to_wake.pop_front();
+            match next {
+                Some(waker) => waker.raise(),
+                None => break,
+            }
         }
     }
 

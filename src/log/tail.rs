@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// The share of a sync's time, one in so many, that its leader waits at most for those who
 /// committed of late and may do so again.
-const PATIENCE: u64 = 4;
+const PATIENCE: u64 = 2;
 
 impl Wake for Arc<dyn Signal> {
     fn raise(&self) {

@@ -16,6 +16,9 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use std::sync::PoisonError;
+
+    /// So that the chain has links.
+    pub(crate) const WAKE_AT_ONCE: usize = 1;
 }
 
 use group_sync::{End, GroupSync, Todo, Wake, Wanted};
