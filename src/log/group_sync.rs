@@ -67,6 +67,9 @@ pub(crate) struct End {
 pub(crate) struct GroupSync<W, F> {
     /// Read without the mutex, raised under it.
     visible: AtomicU64,
+    /// How many more may come to share the next sync. Read without the mutex, because a leader
+    /// that waits for them looks often, and must not keep them out.
+    missing: AtomicU64,
     state: Mutex<State<W, F>>,
 }
 
@@ -85,11 +88,11 @@ struct State<W, F> {
     to_wake: VecDeque<W>,
     spare: Vec<W>,
     /// How many awaited commits have come since the last target was taken.
-    arrived: usize,
+    arrived: u64,
     /// How many came for that target.
-    group: usize,
+    group: u64,
     /// How many may come if all who committed of late do it again.
-    expected: usize,
+    expected: u64,
 }
 
 impl<W, F> State<W, F> {
@@ -121,6 +124,7 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
         };
         Self {
             visible: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
             state: Mutex::new(state),
         }
     }
@@ -142,6 +146,7 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
         if is_awaited {
             state.awaited.get_or_insert(end.sequence);
             state.arrived += 1;
+            self.count_missing(&state);
         } else if state.awaited.is_none() && state.in_sync.is_none() {
             self.visible.store(end.sequence, Ordering::Release);
         }
@@ -197,8 +202,12 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
 
     /// Whether all who may share the next sync have come.
     pub(crate) fn is_complete(&self) -> bool {
-        let state = self.lock();
-        state.arrived >= state.expected
+        self.missing.load(Ordering::Relaxed) == 0
+    }
+
+    fn count_missing(&self, state: &State<W, F>) {
+        let missing = state.expected.saturating_sub(state.arrived);
+        self.missing.store(missing, Ordering::Relaxed);
     }
 
     /// Takes the target of the sync that the caller leads: all that is appended by now.
@@ -228,6 +237,7 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
             Err(failure) => state.failure = Some(failure),
         }
         state.expected = state.group + state.arrived;
+        self.count_missing(&state);
         let visible = self.visible.load(Ordering::Acquire);
         for (wanted, waker) in std::mem::take(&mut state.waiting) {
             if state.failure.is_some() || state.has(wanted, visible) {
@@ -256,12 +266,12 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
     }
 
     fn wake_some(&self) {
-        for _ in 0..WAKE_AT_ONCE {
-            let next = self.lock().to_wake.pop_front();
-            match next {
-                Some(waker) => waker.raise(),
-                None => break,
-            }
+        let next: [Option<W>; WAKE_AT_ONCE] = {
+            let mut state = self.lock();
+            std::array::from_fn(|_| state.to_wake.pop_front())
+        };
+        for waker in next.into_iter().flatten() {
+            waker.raise();
         }
     }
 
