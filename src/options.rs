@@ -393,6 +393,7 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
 
     /// The size in bytes at which a segment is sealed and the next one begun, from
     /// [`SEGMENT_BYTES_MIN`] to [`SEGMENT_BYTES_MAX`]. A larger batch gets a segment of its own.
+    /// Below 32 KiB no space is kept in it for deletes on a full disk.
     /// Default: [`SEGMENT_BYTES_DEFAULT`].
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.settings.segment_bytes = bytes;

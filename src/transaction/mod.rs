@@ -361,13 +361,14 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
     where
         E: From<Error>,
     {
-        let value = body(&self)?;
-        if self.aborted.get() {
-            self.roll_back()?;
-        } else {
+        let answer = body(&self);
+        if answer.is_ok() && !self.aborted.get() {
             self.commit()?;
+        } else {
+            // Its failure goes before the closure's own error: that may rest on what is lost.
+            self.roll_back()?;
         }
-        Ok(value)
+        answer
     }
 
     /// Undoes this level; at the outermost, waits until what it has read is as durable as it was

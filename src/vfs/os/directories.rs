@@ -33,7 +33,8 @@ pub(super) fn create_all(directory: &Path) -> io::Result<()> {
     }
     // CRASH: whoever made `nearest` may have died before its entry was durable, or may not be
     // done yet. Then it is still empty (invariant 1), and the sync is ours to do.
-    if std::fs::read_dir(nearest).is_ok_and(|mut names| names.next().is_none()) {
+    let first = || std::fs::read_dir(nearest)?.next().transpose();
+    if uninterrupted(first).is_ok_and(|first| first.is_none()) {
         sync_entry_of_stranger(nearest)?;
     }
     for path in missing.into_iter().rev() {
@@ -141,11 +142,26 @@ pub(super) fn node(path: &Path) -> io::Result<Option<NodeKind>> {
     }
 }
 
-/// The names in `directory`; names that are not UTF-8 are left out.
+/// The names in `directory`; names that are not UTF-8 are left out. Begins anew when a signal
+/// interrupts it.
 ///
 /// # Errors
 /// What the machine says.
 pub(super) fn list(directory: &Path) -> io::Result<Vec<String>> {
+    uninterrupted(|| list_once(directory))
+}
+
+/// Repeats what a signal interrupted.
+fn uninterrupted<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+fn list_once(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         names.extend(entry?.file_name().into_string());

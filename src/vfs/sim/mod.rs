@@ -87,6 +87,10 @@ pub trait Schedule: Send + Sync {
     /// can run; the clock then moves to the deadline.
     fn idle(&self, deadline: Duration) -> bool;
 
+    /// What the running client asked for is done, and it is about to be told: what others do now
+    /// comes after it, and the client does not know of it.
+    fn returning(&self) {}
+
     /// The running client raised a signal, woke a worker, or did something else that an idle one
     /// may wait for; another client may run.
     fn woken(&self) {}
@@ -298,7 +302,7 @@ impl World {
         kind: Call,
         call: impl FnOnce(&mut Machine) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.change_call(process, kind, |machine, fault| match fault {
+        self.call(process, kind, |machine, fault| match fault {
             Some(fault) => Err(fault.error()),
             None => call(machine),
         })
@@ -306,6 +310,20 @@ impl World {
 
     /// A call that can fail and changes the disk; under a planned failure it is told which.
     fn change_call<T>(
+        &self,
+        process: u32,
+        kind: Call,
+        call: impl FnOnce(&mut Machine, Option<Fault>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let done = self.call(process, kind, call);
+        if let Some(schedule) = self.schedule() {
+            schedule.returning();
+        }
+        done
+    }
+
+    /// A call that can fail.
+    fn call<T>(
         &self,
         process: u32,
         kind: Call,

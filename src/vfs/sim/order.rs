@@ -65,7 +65,8 @@ pub enum Rule {
     SyncedBeforeAcknowledgement,
     /// A segment is written only when the one before it is synced.
     SyncedBeforeRollOver,
-    /// Synced bytes of a segment are never replaced, but by zeros or by themselves.
+    /// Synced bytes of a segment are never replaced, but by zeros or by themselves, and records
+    /// are never cut off.
     NothingOverwritten,
 }
 
@@ -198,12 +199,7 @@ impl Checker<'_> {
             } => {
                 self.add_file(*directory, name, *inode, Arc::default(), false);
             }
-            Operation::Resize { inode, len_bytes } => {
-                if let Some(file) = self.files.get_mut(inode) {
-                    file.is_dirty = true;
-                    Arc::make_mut(&mut file.cached).set_len(*len_bytes);
-                }
-            }
+            Operation::Resize { inode, len_bytes } => self.resize(*inode, *len_bytes),
             Operation::Write {
                 inode,
                 offset,
@@ -232,6 +228,27 @@ impl Checker<'_> {
             | Operation::MakeDirectory { .. }
             | Operation::PageStore { .. }
             | Operation::SyncFailed { .. } => {}
+        }
+    }
+
+    /// A segment that was made and then not used is emptied when its number comes again; nothing
+    /// else of a segment is ever cut off.
+    fn resize(&mut self, inode: u64, len_bytes: u64) {
+        let Some(file) = self.files.get_mut(&inode) else {
+            return;
+        };
+        file.is_dirty = true;
+        Arc::make_mut(&mut file.cached).set_len(len_bytes);
+        if len_bytes >= file.written_bytes {
+            return;
+        }
+        let has_records = file.written_bytes > self.rules.segment_header_bytes;
+        if file.segment.is_some() && has_records {
+            let name = file.name.clone();
+            self.report(Rule::NothingOverwritten, &name);
+        } else {
+            file.written_bytes = len_bytes;
+            Arc::make_mut(&mut file.synced).set_len(len_bytes);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A test makes [`Turns`] for so many clients, gives it to [`World::set_schedule`], and has each of
 //! its threads call [`Turns::run`] with another number. The baton goes from client to client inside
-//! of the calls that the store makes into the world; the [`Style`] and the seed decide to whom. An
+//! of the calls that the store makes into the world, before what is asked for is done and before a
+//! change is told of; the [`Style`] and the seed decide to whom. An
 //! idle client is looked after when something happened that it may wait for, or its time has come.
 //! If nobody can run, the clock moves to the earliest deadline, and its client goes on.
 //!
@@ -46,12 +47,12 @@ pub enum Style {
 impl Style {
     /// A style for `clients` clients.
     pub fn random(random: &mut Random, clients: usize) -> Self {
-        match random.below(6) {
-            0 => Self::Always,
-            1 => Self::Rarely(2 + random.below(40)),
-            2 => Self::Prefer(random.index(clients)),
-            3 => Self::Starve(random.index(clients)),
-            _ => Self::Ranked(3 + random.below(60)),
+        match random.below(7) {
+            0..=2 => Self::Always,
+            3 => Self::Rarely(2 + random.below(20)),
+            4 => Self::Prefer(random.index(clients)),
+            5 => Self::Starve(random.index(clients)),
+            _ => Self::Ranked(3 + random.below(40)),
         }
     }
 }
@@ -227,15 +228,16 @@ impl Turns {
     }
 
     /// For the client that stands for the background: runs workers' steps when they are due until
-    /// all other clients are done, and `after` after each round, with the time the round began.
+    /// all other clients are done. `after` is called when none is due any more, with a time at
+    /// which none was overdue.
     pub fn run_background(&self, mut after: impl FnMut(Duration)) {
         loop {
             loop {
                 let began = self.world.now();
                 if self.world.run_background() == 0 {
+                    after(began);
                     break;
                 }
-                after(began);
             }
             if self.others_are_done() {
                 return;
@@ -314,6 +316,10 @@ impl Schedule for Turns {
         if let Some(me) = state.current {
             self.pass(state, me);
         }
+    }
+
+    fn returning(&self) {
+        self.switch();
     }
 
     fn idle(&self, deadline: Duration) -> bool {

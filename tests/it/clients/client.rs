@@ -30,6 +30,8 @@ pub(super) enum Trouble {
     Call { nth: u64, is_done: bool },
     /// The process dies at this call.
     Kill { nth: u64 },
+    /// A client closes the store while others use it.
+    Close,
 }
 
 /// What all clients of a run are like.
@@ -38,6 +40,7 @@ pub(super) struct Taste {
     /// Of 100 commits, how many are `Sync`, and how many `Os`; the rest is `Deferred`.
     pub(super) sync_percent: u64,
     pub(super) os_percent: u64,
+    /// How long a `Deferred` commit may stay undurable; half of them half as long.
     pub(super) delay: Duration,
     pub(super) len_bytes_max: usize,
     /// Of the keys of the workload, how many are used.
@@ -93,12 +96,10 @@ impl Client<'_> {
         self.record.check_alive()?;
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) if self.is_planned(&error) && error.kind() == ErrorKind::Io => {
-                match self.taste.trouble {
-                    Trouble::Call { .. } => Ok(None),
-                    _ => wrong(format!("{what}, after a failed sync: {error}")),
-                }
-            }
+            Err(error) if self.is_planned(&error) => match self.taste.trouble {
+                Trouble::Call { .. } | Trouble::Close => Ok(None),
+                _ => wrong(format!("{what}, after a failed sync: {error}")),
+            },
             Err(error) => wrong(format!("{what}: {error}")),
         }
     }
@@ -124,8 +125,11 @@ impl Client<'_> {
 
     /// Whether an error may come of a planned failure.
     fn is_planned(&self, error: &Error) -> bool {
-        let kind = error.kind();
-        self.record.has_failed() && matches!(kind, ErrorKind::Io | ErrorKind::Poisoned)
+        match error.kind() {
+            ErrorKind::Io | ErrorKind::Poisoned => self.record.has_failed(),
+            ErrorKind::Closed => self.record.is_closing(),
+            _ => false,
+        }
     }
 
     pub(super) fn key(&mut self) -> &'static [u8] {
@@ -271,6 +275,16 @@ impl Client<'_> {
         let mark = self.record.floor();
         if self.done("sync", self.store.sync())?.is_some() {
             self.record.synced(mark)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the store; everything that returned until then is durable.
+    pub(super) fn close(&mut self) -> Result<(), Halt> {
+        self.record.set_closing();
+        let closed = self.store.clone().close();
+        if self.done("close", closed)?.is_some() {
+            self.record.synced(self.record.floor())?;
         }
         Ok(())
     }

@@ -1,10 +1,16 @@
 //! The tester, tested: every planted bug is found, and soon.
 
-use happystore::vfs::sim::Plant;
+use std::sync::Arc;
+use std::time::Duration;
 
+use happystore::vfs::sim::{Plant, World};
+
+use super::record::{Halt, Record};
 use super::run::Plan;
 use super::tiers::check_plan;
 use crate::crash::explore::Effort;
+use crate::crash::oracle::{History, Model, value};
+use crate::crash::workload::Mode;
 
 /// Within how many schedules every planted bug must show.
 const SCHEDULES_MAX: u64 = 60;
@@ -47,4 +53,65 @@ fn a_directory_that_is_never_synced_is_noticed() {
 fn a_wake_that_is_lost_is_noticed() {
     let shown = shown(Plant::LostRaises, true);
     assert!(shown.contains("hang"), "{shown}");
+}
+
+/// A record with states 2, 3 and 4 behind the one it begins with, none of them returned.
+fn record() -> Record {
+    let mut history = History::new();
+    history.push(Arc::default());
+    let record = Record::new(&World::new(1), history, false);
+    for (mark, mode) in [(2, Mode::Sync), (3, Mode::Os), (4, Mode::Sync)] {
+        assert_eq!(record.begin(state(mark), mode, Duration::ZERO), mark);
+    }
+    record
+}
+
+fn state(mark: u64) -> Model {
+    Model::from([(b"a".to_vec(), value(mark, 8))])
+}
+
+fn is_wrong<T>(result: &Result<T, Halt>) -> bool {
+    matches!(result, Err(Halt::Wrong(_)))
+}
+
+#[test]
+fn reads_that_go_back_or_ahead_or_show_what_never_was_are_noticed() {
+    let record = record();
+    let early = record.window(record.floor());
+    assert_eq!(record.seen_all("a scan", early, &state(3)).unwrap(), 3);
+    let now = record.window(record.floor());
+    assert!(is_wrong(&record.seen_all("an older state", now, &state(2))));
+    assert!(is_wrong(&record.seen_all("no state", now, &state(9))));
+    // What began before may still be told of what was there then.
+    assert_eq!(record.seen_all("a scan", early, &state(2)).unwrap(), 2);
+    record.begin(state(5), Mode::Os, Duration::ZERO);
+    assert!(is_wrong(&record.seen_all("a later state", now, &state(5))));
+    record.returned(4);
+    let now = record.window(record.floor());
+    assert!(is_wrong(&record.seen_all(
+        "before a commit",
+        now,
+        &state(3)
+    )));
+    assert_eq!(record.seen_all("a scan", now, &state(5)).unwrap(), 5);
+}
+
+#[test]
+fn a_writer_that_misses_what_is_appended_is_noticed() {
+    let record = record();
+    assert_eq!(record.base(&state(4)).unwrap(), 4);
+    assert!(is_wrong(&record.base(&state(3))));
+}
+
+#[test]
+fn what_is_shown_is_noted_as_durable_up_to_the_newest_sync_commit_in_it() {
+    let record = record();
+    let noted = |record: &Record| record.world.journal().last_point(0, 0);
+    let window = record.window(record.floor());
+    record.seen_all("a scan", window, &state(3)).unwrap();
+    let point = noted(&record);
+    assert_eq!(point.last_ack, Some(3));
+    assert_eq!(point.last_durable_ack, Some(2));
+    record.shown("a commit of nothing", 4).unwrap();
+    assert_eq!(noted(&record).last_durable_ack, Some(4));
 }

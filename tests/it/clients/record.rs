@@ -22,6 +22,10 @@ use happystore::vfs::sim::World;
 use crate::crash::oracle::{History, Model};
 use crate::crash::workload::Mode;
 
+/// How much later than promised a deferred commit may be durable: what the clock moves by while
+/// the store works out when that is.
+const DELAY_SLACK: Duration = Duration::from_millis(1);
+
 /// Why a client stops.
 #[derive(Debug, Clone)]
 pub(super) enum Halt {
@@ -44,6 +48,8 @@ enum Fate {
 
 struct Commit {
     mode: Mode,
+    /// As `Deferred`, by when after its return it must be durable.
+    delay: Duration,
     fate: Fate,
 }
 
@@ -54,6 +60,8 @@ struct Notes {
     commits: Vec<Commit>,
     /// The newest state that whoever begins to read must see.
     floor: u64,
+    /// What showed it.
+    floor_reason: String,
     /// The highest marks in the journal's acknowledgements.
     noted: u64,
     noted_durable: u64,
@@ -61,6 +69,8 @@ struct Notes {
     deferred: Vec<(Duration, u64)>,
     /// Whether a client was told of a failure after which every write is refused.
     poisoned: bool,
+    /// Whether a client began to close the store.
+    closing: bool,
     returned_count: u64,
     /// Why each mark that was noted as durable was.
     reasons: BTreeMap<u64, String>,
@@ -90,10 +100,12 @@ impl Record {
             history,
             commits: Vec::new(),
             floor: first_mark - 1,
+            floor_reason: "opening".to_owned(),
             noted: 0,
             noted_durable: 0,
             deferred: Vec::new(),
             poisoned: false,
+            closing: false,
             returned_count: 0,
             reasons: BTreeMap::new(),
         };
@@ -177,18 +189,19 @@ impl Record {
         self.lock().history.len()
     }
 
-    /// Notes that a commit to `state` begins. The caller holds the writer lock.
-    pub(super) fn begin(&self, state: Model, mode: Mode) -> u64 {
+    /// Notes that a commit to `state` begins, which as `Deferred` is to be durable `delay` after
+    /// it returned. The caller holds the writer lock.
+    pub(super) fn begin(&self, state: Model, mode: Mode, delay: Duration) -> u64 {
         let mut notes = self.lock();
         let mark = notes.history.push(state.into());
         let fate = Fate::Begun;
-        notes.commits.push(Commit { mode, fate });
+        notes.commits.push(Commit { mode, delay, fate });
         self.world.begin(mark);
         mark
     }
 
-    /// Notes that commit `mark` returned; as `Deferred`, that it is to be durable after `delay`.
-    pub(super) fn returned(&self, mark: u64, delay: Duration) {
+    /// Notes that commit `mark` returned.
+    pub(super) fn returned(&self, mark: u64) {
         let now = self.world.now();
         let mut notes = self.lock();
         notes.returned_count += 1;
@@ -197,7 +210,8 @@ impl Record {
         };
         commit.fate = Fate::Returned;
         if commit.mode == Mode::Deferred {
-            notes.deferred.push((now + delay, mark));
+            let due = now + commit.delay + DELAY_SLACK;
+            notes.deferred.push((due, mark));
         }
         self.show(&mut notes, mark, "a commit");
     }
@@ -216,6 +230,15 @@ impl Record {
 
     pub(super) fn is_poisoned(&self) -> bool {
         self.lock().poisoned
+    }
+
+    /// Notes that the store is being closed.
+    pub(super) fn set_closing(&self) {
+        self.lock().closing = true;
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.lock().closing
     }
 
     // Readers.
@@ -251,8 +274,10 @@ impl Record {
         }
         let all = 0..notes.history.len();
         let others: Vec<u64> = all.filter(|&mark| fits(notes.history.get(mark))).collect();
+        let (floor, reason) = (notes.floor, &notes.floor_reason);
         Err(Halt::Wrong(format!(
-            "{what} shows no state of {window:?}, but one like {others:?}"
+            "{what} shows no state of {window:?}, but one like {others:?}; \
+             {floor} was shown by {reason}"
         )))
     }
 
@@ -276,7 +301,10 @@ impl Record {
     }
 
     fn show(&self, notes: &mut Notes, mark: u64, what: &str) {
-        notes.floor = notes.floor.max(mark);
+        if mark > notes.floor {
+            notes.floor = mark;
+            what.clone_into(&mut notes.floor_reason);
+        }
         if mark > notes.noted {
             notes.noted = mark;
             self.world.acknowledge(mark, false);
@@ -306,8 +334,8 @@ impl Record {
         }
     }
 
-    /// Notes that the background had its round at `time`: deferred commits whose time had come
-    /// are durable, if nothing failed.
+    /// Notes that the background had nothing left to do at `time`: deferred commits whose time
+    /// had come are durable, if nothing failed.
     pub(super) fn background_ran(&self, time: Duration) {
         if self.has_failed() {
             return;

@@ -37,7 +37,10 @@ struct Sum {
     schedules: u64,
     steps: u64,
     commits: u64,
-    faults: u64,
+    /// Commits that began while one before them had not returned.
+    overlapping: u64,
+    /// Schedules in which something failed, or the store was closed.
+    troubled: u64,
 }
 
 /// Runs a plan and stops its machine everywhere.
@@ -47,6 +50,9 @@ pub(super) fn check_plan(
     look_at_order: bool,
 ) -> Result<(Outcome, Tally), String> {
     let outcome = plan.run()?;
+    // A commit may be told of after a client that closes has written its seal mark, which is no
+    // commit's and need not be durable yet.
+    let look_at_order = look_at_order && plan.taste.trouble != Trouble::Close;
     if look_at_order {
         outcome.check_order()?;
     }
@@ -54,7 +60,7 @@ pub(super) fn check_plan(
     explorer.look_at_order = look_at_order;
     explorer.explore(&outcome.run, 0, effort)?;
     let mut tally = explorer.tally;
-    if outcome.faults_fired > 0 {
+    if outcome.had_trouble {
         tally += reopen(plan, &outcome)?;
     }
     Ok((outcome, tally))
@@ -117,7 +123,8 @@ fn insist_on_all(plans: impl Fn(u64) -> Plan + Sync, count: u64) -> Sum {
             sum.schedules += 1;
             sum.steps += outcome.steps;
             sum.commits += outcome.commits;
-            sum.faults += u64::from(outcome.faults_fired > 0);
+            sum.troubled += u64::from(outcome.had_trouble);
+            sum.overlapping += outcome.overlapping;
         }
     };
     let workers = thread::available_parallelism().map_or(1, usize::from);
@@ -144,7 +151,7 @@ fn random_schedules_show_one_history_and_lose_nothing_that_was_told_or_shown() {
     eprintln!("from seed {first}, {} states: {sum:?}", sum.tally.states());
     if count >= 100 {
         assert!(sum.tally.states() >= STATES_PER_SCHEDULE * count, "{sum:?}");
-        assert!(sum.faults * 8 >= count, "{sum:?}");
+        assert!(sum.troubled * 8 >= count, "{sum:?}");
     }
 }
 
@@ -169,7 +176,7 @@ fn a_sync_that_fails_is_told_to_all_who_waited_and_later_writes_are_refused() {
         plan
     };
     let sum = insist_on_all(plan, 160);
-    assert!(sum.faults >= 120, "{sum:?}");
+    assert!(sum.troubled >= 120, "{sum:?}");
 }
 
 /// Whichever call the process dies at.
@@ -183,7 +190,19 @@ fn a_process_that_dies_beside_itself_loses_nothing_that_was_acknowledged() {
         plan
     };
     let sum = insist_on_all(plan, 160);
-    assert!(sum.faults >= 120, "{sum:?}");
+    assert!(sum.troubled >= 120, "{sum:?}");
+}
+
+/// Whoever closes, whoever still commits and reads.
+#[test]
+fn a_store_that_is_closed_while_others_commit_has_all_that_returned() {
+    let plan = |number: u64| {
+        let mut plan = Plan::new(9000 + number);
+        plan.writers = plan.writers.max(2);
+        plan.taste.trouble = Trouble::Close;
+        plan
+    };
+    insist_on_all(plan, 100);
 }
 
 #[test]

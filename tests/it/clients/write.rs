@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use happystore::{Error, ErrorKind, Raw, Transaction, TxOptions};
+use happystore::{Durability, Error, ErrorKind, Raw, Transaction, TxOptions};
 
 use super::client::{Client, ONCE_KEYS, Trouble, everything, wrong};
 use super::record::{Halt, Window};
-use super::run::DELAY_SLACK;
 use crate::crash::oracle::{KEYS, Model, value};
 use crate::crash::workload::Mode;
 
@@ -44,10 +43,13 @@ enum Ending {
 }
 
 impl Client<'_> {
-    /// Writes for so many operations.
-    pub(super) fn write_for(mut self, operations: usize) -> Result<(), Halt> {
-        for _ in 0..operations {
+    /// Writes for so many operations; as the closer, closes the store in the middle of them.
+    pub(super) fn write_for(mut self, operations: usize, is_closer: bool) -> Result<(), Halt> {
+        for number in 0..operations {
             self.record.check_alive()?;
+            if is_closer && number == operations / 2 {
+                self.close()?;
+            }
             match self.random.below(16) {
                 0 => self.in_closure(Ending::Nothing)?,
                 1 => self.in_closure(Ending::Abort)?,
@@ -67,8 +69,9 @@ impl Client<'_> {
     /// A transaction of the guard form.
     fn write(&mut self) -> Result<(), Halt> {
         let mode = self.taste.mode(&mut self.random);
+        let delay = self.taste.delay / if self.random.coin() { 2 } else { 1 };
         let durability = match mode {
-            Mode::Deferred => happystore::Durability::Deferred(self.taste.delay),
+            Mode::Deferred => Durability::Deferred(delay),
             mode => mode.durability(),
         };
         let mut options = TxOptions::new().durability(durability);
@@ -101,7 +104,7 @@ impl Client<'_> {
             }
             return Ok(());
         }
-        let mark = self.record.begin(state, mode);
+        let mark = self.record.begin(state, mode, delay);
         let committed = tx.commit();
         self.committed(mark, committed)
     }
@@ -112,7 +115,7 @@ impl Client<'_> {
             self.record.failed(mark);
             return Ok(());
         }
-        self.record.returned(mark, self.taste.delay + DELAY_SLACK);
+        self.record.returned(mark);
         match self.random.below(4) {
             0 => self.hold_a_snapshot(|_| Ok(())),
             1 | 2 => self.read_one(),
@@ -258,7 +261,7 @@ impl Client<'_> {
             if ending != Ending::Nothing {
                 let is_changed = self.change(tx, &mut state)?;
                 if ending == Ending::Commit && is_changed {
-                    begun = Some(self.record.begin(state, Mode::Sync));
+                    begun = Some(self.record.begin(state, Mode::Sync, Duration::ZERO));
                 }
             }
             match ending {

@@ -142,3 +142,19 @@ fn synced_bytes_are_never_replaced_but_by_zeros() {
         .unwrap();
     assert_eq!(broken(&world), [Rule::NothingOverwritten]);
 }
+
+#[test]
+fn a_segment_without_records_may_be_emptied_and_made_again() {
+    let (world, process) = world();
+    durable(&process, "/d/00000001.seg", b"head");
+    let make_again = || {
+        let path = Path::new("/d/00000001.seg");
+        process.open(path, OpenMode::CreateEmpty).unwrap()
+    };
+    let segment = make_again();
+    segment.write_at(0, b"HEAD").unwrap();
+    assert_eq!(broken(&world), []);
+    segment.write_at(4, b"record").unwrap();
+    make_again();
+    assert_eq!(broken(&world), [Rule::NothingOverwritten]);
+}

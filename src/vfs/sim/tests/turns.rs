@@ -47,7 +47,8 @@ fn writes(style: Style, seed: u64) -> Vec<Operation> {
     let bodies: [&(dyn Fn() + Sync); 3] = [&|| write("/d/a"), &|| write("/d/b"), &|| write("/d/c")];
     let turns = take_turns(&world, style, seed, &bodies);
     assert_eq!(turns.hang(), None);
-    assert_eq!(turns.step_count(), 3 * 9);
+    // Before and behind each call.
+    assert_eq!(turns.step_count(), 3 * 9 * 2);
     world.journal().operations().to_vec()
 }
 
@@ -189,7 +190,7 @@ fn background_steps_run_when_due_until_all_others_are_done() {
         world.set_schedule(None);
         assert!(was_idle.load(Ordering::SeqCst));
         assert_eq!(steps.load(Ordering::SeqCst), 4, "{style:?}");
-        assert_eq!(after.load(Ordering::SeqCst), 4, "{style:?}");
+        assert!(after.load(Ordering::SeqCst) >= 4, "{style:?}");
         assert_eq!(turns.hang(), None);
     }
 }
@@ -228,4 +229,27 @@ fn a_segment_s_sync_fails_as_planned_and_no_other_file_s() {
     segment.sync().unwrap_err();
     assert_eq!(world.faults_fired(), 1);
     segment.sync().unwrap();
+}
+
+#[test]
+fn a_write_may_come_between_a_sync_and_its_return() {
+    let came_between = |seed: &u64| {
+        let (world, process) = world();
+        let file = open(&process, "/d/a");
+        let is_synced = AtomicBool::new(false);
+        let writes = || {
+            file.write_at(0, b"x").unwrap();
+            !is_synced.load(Ordering::SeqCst)
+        };
+        let was_between = AtomicBool::new(false);
+        let sync = || {
+            file.sync().unwrap();
+            is_synced.store(true, Ordering::SeqCst);
+        };
+        let write = || was_between.store(writes(), Ordering::SeqCst);
+        take_turns(&world, Style::Always, *seed, &[&sync, &write]);
+        let is_pending = contents(&world, 9, "/d/a").len() > 1;
+        is_pending && was_between.load(Ordering::SeqCst)
+    };
+    assert!((0..50).any(|seed| came_between(&seed)));
 }

@@ -1,0 +1,106 @@
+//! Killed processes lose nothing; a child that breaks a promise is caught.
+
+use std::path::PathBuf;
+
+use crate::support::{Report, counted};
+
+/// Kills of the short run.
+const KILLS: u64 = 400;
+
+/// A seed from the environment, to repeat a run that printed it, or a new one for each run.
+fn seed() -> u64 {
+    std::env::var("HAPPYSTORE_CRASH_SEED").map_or_else(
+        |_| u64::from(std::process::id()) * 1000,
+        |seed| seed.parse().unwrap(),
+    )
+}
+
+#[test]
+fn killed_processes_lose_nothing_acknowledged_in_any_durability() {
+    let (seed, kills) = (seed().to_string(), KILLS.to_string());
+    let report = Report::of(&["--seed", &seed, "--kills", &kills]);
+    counted(&report.text);
+    assert_eq!(report.code, Some(0));
+    assert!(report.count("kills") >= KILLS);
+    let kinds = [
+        "at a random time",
+        "at a system call",
+        "at a byte of a file",
+        "at a named point",
+        "while opening",
+        "while stopped",
+    ];
+    for kind in kinds {
+        let is_skipped = kind.contains("call") && report.text.contains("SKIPPED: kills at system");
+        let least = if is_skipped { 0 } else { 5 };
+        assert!(report.count(&format!("kills {kind}")) >= least, "{kind}");
+    }
+    for mode in ["sync", "deferred", "os", "mix"] {
+        assert!(
+            report.count(&format!("stores of mode {mode}")) > 0,
+            "{mode}"
+        );
+    }
+    let counts = [
+        ("openings checked", 200),
+        ("acknowledged commits", 2000),
+        ("unacknowledged, there as a whole", 5),
+        ("unacknowledged, not there", 5),
+        ("seen by readers", 500),
+        ("keys compared", 2000),
+    ];
+    for (name, least) in counts {
+        assert!(report.count(name) >= least, "{name}");
+    }
+}
+
+/// Runs children with a fault until it is found, within the kills of the short run.
+fn assert_caught(fault: &str, words: &[&str]) {
+    let (seed, kills) = (seed().to_string(), KILLS.to_string());
+    let report = Report::of(&["--seed", &seed, "--kills", &kills, "--planted", fault]);
+    let text = &report.text;
+    assert_eq!(report.code, Some(1), "{text}");
+    assert!(words.iter().any(|word| text.contains(word)), "{text}");
+    assert!(text.contains("repeat: happystore-crash-harness --seed "));
+    let kept = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("kept: "));
+    let mut count = 0;
+    for path in kept.filter_map(|line| line.split(" (").next()) {
+        let path = PathBuf::from(path);
+        assert!(path.join("store").is_dir() && path.join("killed").is_dir());
+        std::fs::remove_dir_all(path).unwrap();
+        count += 1;
+    }
+    assert!(count > 0, "the directory of a failure is kept and named");
+}
+
+#[test]
+fn an_acknowledgement_before_its_commit_is_caught() {
+    assert_caught("early-acknowledgement", &["is lost", "keys to delete"]);
+}
+
+#[test]
+fn a_batch_in_two_commits_is_caught() {
+    assert_caught("split-batch", &["in part", "keys to delete"]);
+}
+
+#[test]
+fn a_delete_that_was_not_done_is_caught() {
+    assert_caught("forgotten-delete", &["is back", "keys to delete"]);
+}
+
+#[test]
+fn a_write_that_nobody_announced_is_caught() {
+    assert_caught("unannounced", &["never begun"]);
+}
+
+#[test]
+fn a_value_seen_before_its_commit_is_caught() {
+    assert_caught("early-sight", &["a reader has seen"]);
+}
+
+#[test]
+fn a_temporary_file_that_is_left_is_caught() {
+    assert_caught("leftover", &["is left after opening"]);
+}
