@@ -42,12 +42,14 @@ impl Base {
     /// Runs what is to come before.
     pub(super) fn new(workload: &Workload) -> Result<Self, String> {
         let world = World::new(1);
-        let mut runner = Runner::new(
-            world.clone(),
-            workload.segment_bytes,
-            Expected::nothing(),
-            false,
-        );
+        world.set_patience(Some(PATIENCE));
+        let expected = Expected::nothing();
+        let runner = Runner::new(world, workload.segment_bytes, expected, false);
+        guarded(runner, |runner| Self::run_before(workload, runner))
+    }
+
+    fn run_before(workload: &Workload, runner: &mut Runner) -> Result<Self, String> {
+        let world = runner.world.clone();
         let (ops, fault, is_closed) = match &workload.before {
             Before::Nothing => (&[][..], None, false),
             Before::Killed(ops, fault) => (&ops[..], *fault, false),
@@ -111,20 +113,22 @@ impl Case {
     /// Runs the case; the error says what broke.
     pub(super) fn run(&self, workload: &Workload, base: &Base) -> Result<Done, String> {
         let mut at = "before the workload".to_owned();
-        let run = AssertUnwindSafe(|| self.run_at(workload, base, &mut at));
-        let broken = match catch_unwind(run) {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(broken)) => broken,
-            Err(panic) => format!("a panic: {}", words_of(panic.as_ref())),
-        };
-        Err(format!(
-            "{}, call {}, {:?}, {:?}, seed {}: {at}: {broken}\n{workload:?}",
-            workload.name, self.nth, self.errno, self.fault, self.seed
-        ))
+        let runner = base.begin(workload.segment_bytes, self.seed);
+        let done = guarded(runner, |runner| self.run_at(workload, runner, &mut at));
+        done.map_err(|broken| {
+            format!(
+                "{}, call {}, {:?}, {:?}, seed {}: {at}: {broken}\n{workload:?}",
+                workload.name, self.nth, self.errno, self.fault, self.seed
+            )
+        })
     }
 
-    fn run_at(&self, workload: &Workload, base: &Base, at: &mut String) -> Result<Done, String> {
-        let mut runner = base.begin(workload.segment_bytes, self.seed);
+    fn run_at(
+        &self,
+        workload: &Workload,
+        runner: &mut Runner,
+        at: &mut String,
+    ) -> Result<Done, String> {
         let world = runner.world.clone();
         if let Some(plant) = self.plant {
             world.plant(plant);
@@ -141,20 +145,20 @@ impl Case {
         let first = world.faults_by_call().keys().next().copied();
         let mut after = After::new(self.seed);
         "cut before it is healed".clone_into(at);
-        after.cut(&runner)?;
+        after.cut(runner)?;
         "healed".clone_into(at);
-        after.go_on(&mut runner)?;
+        after.go_on(runner)?;
         "cut".clone_into(at);
-        after.cut(&runner)?;
+        after.cut(runner)?;
         "at the end".clone_into(at);
-        after.end(&mut runner)?;
+        after.end(runner)?;
         "opened again".clone_into(at);
-        after.open_again(&mut runner)?;
+        after.open_again(runner)?;
         "opened again and cut".clone_into(at);
-        after.cut(&runner)?;
+        after.cut(runner)?;
         "closed at last".clone_into(at);
         runner.step(Op::Close)?;
-        after.cut(&runner)?;
+        after.cut(runner)?;
         Ok(Done {
             first,
             fired: world.faults_by_call(),
@@ -164,8 +168,27 @@ impl Case {
     }
 }
 
+/// Runs `body`; a panic is an error too.
+pub(super) fn guarded<T>(
+    mut runner: Runner,
+    body: impl FnOnce(&mut Runner) -> Result<T, String>,
+) -> Result<T, String> {
+    let run = AssertUnwindSafe(|| {
+        let done = body(&mut runner)?;
+        runner.kill();
+        Ok(done)
+    });
+    let done = catch_unwind(run)
+        .unwrap_or_else(|panic| Err(format!("a panic: {}", words_of(panic.as_ref()))));
+    if done.is_err() {
+        // A store that is broken might not come to an end of its closing.
+        std::mem::forget(runner);
+    }
+    done
+}
+
 /// What a panic said.
-pub(super) fn words_of(panic: &(dyn Any + Send)) -> String {
+fn words_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "without words".to_owned())

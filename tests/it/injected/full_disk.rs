@@ -3,9 +3,8 @@
 //! Sizes between two on which the same happened are left out below a step, so that each byte is
 //! tried where it makes a difference.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use super::case::{After, Base, words_of};
+use super::case::{After, Base, guarded};
+use super::runner::Runner;
 use super::workload::{self, Op, Workload};
 
 /// The largest disk that is tried; no listed workload needs more.
@@ -22,8 +21,7 @@ struct Happened {
 }
 
 /// Runs `workload` with `free_bytes` left, then with space again, without reopening.
-fn run(workload: &Workload, base: &Base, free_bytes: u64) -> Result<Happened, String> {
-    let mut runner = base.begin(workload.segment_bytes, free_bytes);
+fn run(workload: &Workload, runner: &mut Runner, free_bytes: u64) -> Result<Happened, String> {
     let world = runner.world.clone();
     runner.is_limited = true;
     world.set_free_bytes(Some(free_bytes));
@@ -49,11 +47,11 @@ fn run(workload: &Workload, base: &Base, free_bytes: u64) -> Result<Happened, St
     runner.is_limited = false;
     world.set_free_bytes(None);
     let mut after = After::new(free_bytes);
-    after.go_on(&mut runner)?;
-    after.cut(&runner)?;
-    after.end(&mut runner)?;
-    after.open_again(&mut runner)?;
-    after.cut(&runner)?;
+    after.go_on(runner)?;
+    after.cut(runner)?;
+    after.end(runner)?;
+    after.open_again(runner)?;
+    after.cut(runner)?;
     Ok(happened)
 }
 
@@ -67,16 +65,11 @@ struct Sizes<'a> {
 impl Sizes<'_> {
     fn at(&mut self, free_bytes: u64) -> Happened {
         self.runs += 1;
-        let run = AssertUnwindSafe(|| run(self.workload, &self.base, free_bytes));
-        let broken = match catch_unwind(run) {
-            Ok(Ok(happened)) => return happened,
-            Ok(Err(broken)) => broken,
-            Err(panic) => format!("a panic: {}", words_of(panic.as_ref())),
-        };
-        panic!(
-            "{} with {free_bytes} bytes free: {broken}\n{:?}",
-            self.workload.name, self.workload
-        );
+        let (workload, name) = (self.workload, &self.workload.name);
+        let runner = self.base.begin(workload.segment_bytes, free_bytes);
+        guarded(runner, |runner| run(workload, runner, free_bytes)).unwrap_or_else(|broken| {
+            panic!("{name} with {free_bytes} bytes free: {broken}\n{workload:?}")
+        })
     }
 
     fn between(&mut self, low: (u64, &Happened), high: (u64, &Happened)) {
