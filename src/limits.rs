@@ -62,8 +62,9 @@ pub const PAGE_SIZE_MAX: usize = 1 << 20;
 /// An encode buffer above this size is freed after its commit instead of kept, in bytes.
 pub const SPARE_BUFFER_BYTES_MAX: usize = 1 << 20;
 
-/// The largest segment file there can be, in bytes: a batch of the largest size with its frame.
-pub const SEGMENT_FILE_BYTES_MAX: u64 = BATCH_BYTES_MAX as u64 + (64 << 10);
+/// The largest segment file there can be, in bytes: a batch of the largest size with its frame
+/// and a reserve.
+pub const SEGMENT_FILE_BYTES_MAX: u64 = BATCH_BYTES_MAX as u64 + RESERVE_BYTES_MAX + (64 << 10);
 
 // Offsets in a segment are stored in 32 bits.
 const _: () = assert!(SEGMENT_FILE_BYTES_MAX <= u32::MAX as u64);

@@ -62,12 +62,19 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         self.engine.check_writable()?;
         // Still true when this turn is dropped by a panic: then the store is poisoned.
         self.committing = true;
-        // A failure is known before the next writer begins.
-        let appended = self
-            .append(batch, durability)
-            .map_err(|fault| self.engine.failed(fault));
+        let read = self.sequence();
+        let appended = self.append(batch, durability).map_err(|fault| {
+            let changed_nothing = !fault.poisons;
+            // A failure is known before the next writer begins.
+            (self.engine.failed(fault), changed_nothing)
+        });
         self.give_back();
-        let done = appended.and_then(|reached| self.engine.wait_for(reached));
+        let done = match appended {
+            Ok(reached) => self.engine.wait_for(reached),
+            // What was read counts all the same.
+            Err((error, true)) => self.engine.wait_visible(read).and(Err(error)),
+            Err((error, false)) => Err(error),
+        };
         self.committing = false;
         done?;
         if !batch.is_empty() {
@@ -121,7 +128,7 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         let segment = &appended.segment;
         engine
             .log
-            .note_end(segment, appended.end, sequence, is_awaited);
+            .note_end(segment, appended.end, sequence, is_awaited)?;
         match durability {
             Durability::Deferred(delay) if !engine.sync_within(delay) => Ok(Reached::Durable),
             _ => Ok(Reached::Visible(sequence)),

@@ -3,7 +3,8 @@
 //! What is locked is the [`Writer`] itself: the lock hands it out, and takes it back when the
 //! [`WriteTurn`] ends. Its mutex is held for moments only, never while somebody waits or a file
 //! is touched; waiting is done on a [`Signal`] of one's own. Most turns are shorter than going to
-//! sleep and waking up is, so whoever would be the first to queue looks a few times more before.
+//! sleep and waking up is, so whoever would be the first to queue looks a few times more before;
+//! those who look at the same time have no order among them, those who queue do.
 //!
 //! Invariants:
 //! 1. `writer` is `None` exactly while a turn is running.
@@ -20,9 +21,8 @@ use crate::error::{Error, Holder, Result};
 use crate::log::writer::Writer;
 use crate::vfs::Signal;
 
-/// How often one looks for a free lock before one queues, and how long between two looks.
-const LOOKS: u32 = 60;
-const PAUSES_A_LOOK: u32 = 50;
+/// How often one looks for a free lock before one queues.
+const LOOKS: u32 = 40;
 
 /// The lock.
 pub(crate) struct WriterLock {
@@ -80,13 +80,11 @@ impl WriterLock {
         let thread = engine.vfs.thread_id();
         let mut state = self.lock_state();
         for _ in 0..LOOKS {
-            if !state.is_worth_a_look(thread) {
+            if timeout.is_zero() || !state.is_worth_a_look(thread) {
                 break;
             }
             drop(state);
-            for _ in 0..PAUSES_A_LOOK {
-                std::hint::spin_loop();
-            }
+            engine.vfs.yield_now();
             state = self.lock_state();
         }
         if state.queue.is_empty()

@@ -140,9 +140,15 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
 
     /// Notes that the log reaches up to `end`, and that the index has what is before it. Visible
     /// at once, unless the commit is awaited, or one before it is.
-    pub(crate) fn append(&self, end: End, is_awaited: bool) {
+    ///
+    /// # Errors
+    /// The failure of a sync, if there was one: then nothing more becomes visible.
+    pub(crate) fn append(&self, end: End, is_awaited: bool) -> Result<(), F> {
         let mut state = self.lock();
         state.appended = end;
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
         if is_awaited {
             state.awaited.get_or_insert(end.sequence);
             state.arrived += 1;
@@ -150,6 +156,7 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
         } else if state.awaited.is_none() && state.in_sync.is_none() {
             self.visible.store(end.sequence, Ordering::Release);
         }
+        Ok(())
     }
 
     /// What new readers read at.
@@ -197,6 +204,10 @@ impl<W: Wake + Clone, F: Clone> GroupSync<W, F> {
             return Ok(Todo::BringWaker);
         };
         state.waiting.push_back((wanted, waker.clone()));
+        if matches!(wanted, Wanted::Durable(_)) {
+            // This one may have the writer lock: then nobody else will come.
+            self.missing.store(0, Ordering::Relaxed);
+        }
         Ok(Todo::Wait(waker))
     }
 

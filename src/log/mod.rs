@@ -86,8 +86,17 @@ impl Log {
     /// Notes that whole records reach up to `end` of the active segment, the last batch being
     /// `sequence`, and that the index has them. Readers see it now, or when what is awaited
     /// before it is durable.
-    pub(crate) fn note_end(&self, segment: &Segment, end: u32, sequence: u64, is_awaited: bool) {
-        self.tail.append(segment.id, end, sequence, is_awaited);
+    ///
+    /// # Errors
+    /// A poisoning fault if a sync has failed before.
+    pub(crate) fn note_end(
+        &self,
+        segment: &Segment,
+        end: u32,
+        sequence: u64,
+        is_awaited: bool,
+    ) -> Result<(), Fault> {
+        self.tail.append(segment.id, end, sequence, is_awaited)
     }
 
     /// The sequence number that new readers read at.

@@ -32,6 +32,9 @@ const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// committed of late and may do so again.
 const PATIENCE: u64 = 2;
 
+/// The longest that a leader waits, however long syncs take.
+const PATIENCE_MAX: Duration = Duration::from_millis(2);
+
 impl Wake for Arc<dyn Signal> {
     fn raise(&self) {
         Signal::raise(self.as_ref());
@@ -74,9 +77,20 @@ impl GrowingTail {
 
     /// Notes that whole records reach up to `offset` of `segment`, the active one, and that the
     /// index has them.
-    pub(super) fn append(&self, segment: u32, offset: u32, sequence: u64, is_awaited: bool) {
+    ///
+    /// # Errors
+    /// A poisoning fault if a sync has failed before.
+    pub(super) fn append(
+        &self,
+        segment: u32,
+        offset: u32,
+        sequence: u64,
+        is_awaited: bool,
+    ) -> Result<(), Fault> {
         let position = position(segment, offset);
-        self.group.append(End { position, sequence }, is_awaited);
+        self.group
+            .append(End { position, sequence }, is_awaited)
+            .map_err(told)
     }
 
     /// The sequence number that new readers read at.
@@ -120,10 +134,7 @@ impl GrowingTail {
         let mut brought = None;
         loop {
             let todo = self.group.todo(wanted, brought.take());
-            match todo.map_err(|error| Fault {
-                error,
-                poisons: true,
-            })? {
+            match todo.map_err(told)? {
                 Todo::Nothing => return Ok(()),
                 Todo::BringWaker => brought = Some(vfs.signal()),
                 Todo::Wait(signal) => {
@@ -170,7 +181,7 @@ impl GrowingTail {
             return;
         }
         let patience = Duration::from_nanos(self.sync_nanos.load(Ordering::Relaxed) / PATIENCE);
-        let until = vfs.monotonic().saturating_add(patience);
+        let until = vfs.monotonic().saturating_add(patience.min(PATIENCE_MAX));
         while !self.group.is_complete() && vfs.monotonic() < until {
             vfs.yield_now();
         }
@@ -193,6 +204,14 @@ impl Drop for Leader<'_> {
     fn drop(&mut self) {
         let synced = self.synced.take().unwrap_or_else(|| Err(panicked()));
         self.tail.group.end_sync(self.target, synced);
+    }
+}
+
+/// The fault that a failed sync is to everybody who is told of it.
+fn told(error: Error) -> Fault {
+    Fault {
+        error,
+        poisons: true,
     }
 }
 

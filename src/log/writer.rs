@@ -121,7 +121,7 @@ impl Writer {
             failpoint::hit!("close-synced");
             self.write(log, &mut record, RecordKind::SealMark, 0, stamp)?;
             let active = self.active_mut();
-            log.note_end(&active.segment, active.end, stamp.sequence, false);
+            log.note_end(&active.segment, active.end, stamp.sequence, false)?;
             log.sync()?;
             failpoint::hit!("close-marked");
         }
@@ -197,9 +197,7 @@ impl Writer {
         let active = self.active_mut();
         let (end, allocated) = (u64::from(active.end), u64::from(active.allocated));
         let capacity = u64::from(active.segment.capacity);
-        let least = end + record_bytes;
-        // A batch with a segment of its own may fill it.
-        let needed = (least + space.kept_bytes(allocated)).min(capacity.max(least));
+        let needed = end + record_bytes + space.kept_bytes(allocated);
         if needed <= allocated {
             return Ok(());
         }
@@ -229,10 +227,7 @@ impl Writer {
         log.sync()?;
         let vfs = log.vfs.as_ref();
         let id = self.manifest.next_segment().ok_or_else(no_more_segments)?;
-        let needed = u64::from(SEGMENT_HEADER_BYTES) + room_bytes(record_bytes);
-        let capacity = needed
-            .max(u64::from(log.segment_bytes))
-            .min(SEGMENT_FILE_BYTES_MAX);
+        let capacity = capacity_for(record_bytes, u64::from(log.segment_bytes));
         let header = SegmentHeader {
             store_id: self.manifest.store_id,
             segment: id,
@@ -310,15 +305,33 @@ fn no_more_segments() -> Fault {
     })
 }
 
+/// What is kept free comes in steps of this many bytes.
+const KEPT_STEP: u64 = 4 << 10;
+
 impl Space {
     /// How much of `bytes` of a segment must stay free behind a record.
     fn kept_bytes(self, bytes: u64) -> u64 {
-        const STEP: u64 = 4 << 10;
         match self {
-            Self::Ordinary => (bytes / 8 / STEP * STEP).min(RESERVE_BYTES_MAX),
+            Self::Ordinary => (bytes / 8 / KEPT_STEP * KEPT_STEP).min(RESERVE_BYTES_MAX),
             Self::Reserve => 0,
         }
     }
+}
+
+/// The capacity of a new segment in which a record of `record_bytes` fits, whatever it is for.
+fn capacity_for(record_bytes: u64, segment_bytes: u64) -> u64 {
+    let needed = u64::from(SEGMENT_HEADER_BYTES) + room_bytes(record_bytes);
+    if needed + Space::Ordinary.kept_bytes(segment_bytes) <= segment_bytes {
+        return segment_bytes;
+    }
+    // An eighth of the sum is a seventh of what is needed.
+    let kept = match needed / 7 {
+        0..KEPT_STEP => 0,
+        seventh => seventh.next_multiple_of(KEPT_STEP).min(RESERVE_BYTES_MAX),
+    };
+    (needed + kept)
+        .max(segment_bytes)
+        .min(SEGMENT_FILE_BYTES_MAX)
 }
 
 /// The room a record needs in its segment: itself, and a seal mark behind it.

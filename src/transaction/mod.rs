@@ -340,7 +340,13 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
             if self.level > 0 {
                 core.overlay.commit_level();
             } else {
-                let mut batch = core.overlay.to_batch()?;
+                let mut batch = match core.overlay.to_batch() {
+                    Ok(batch) => batch,
+                    Err(error) => {
+                        drop(core);
+                        return self.roll_back().and(Err(error));
+                    }
+                };
                 let durability = core.durability;
                 let turn = core.turn.take();
                 drop(core);

@@ -2,7 +2,7 @@
 //! space.
 
 use happystore::vfs::sim::World;
-use happystore::{Durability, ErrorKind, Options, Store};
+use happystore::{Durability, ErrorKind, Options, Raw, Store};
 
 use crate::support::refused;
 
@@ -124,4 +124,46 @@ fn the_reserve_is_an_eighth_and_no_more() {
     );
     let large = store.set("large", &vec![0; 1 << 20]);
     assert_eq!(refused(large).kind(), ErrorKind::DiskFull);
+}
+
+#[test]
+fn a_batch_that_never_fits_takes_nothing_however_often_it_is_tried() {
+    let world = World::new(1);
+    let store = open(&world, 64 << 10);
+    store.set(&key(0), &VALUE.to_vec()).unwrap();
+    world.set_free_bytes(Some(1 << 20));
+    let try_it = || refused(store.set("large", &vec![0_u8; 4 << 20]));
+    assert_eq!(try_it().kind(), ErrorKind::DiskFull);
+    let before = store.stats().unwrap();
+    for _ in 0..20 {
+        assert_eq!(try_it().kind(), ErrorKind::DiskFull);
+    }
+    let after = store.stats().unwrap();
+    assert_eq!(
+        (after.segments, after.disk_bytes),
+        (before.segments, before.disk_bytes)
+    );
+    fill(&store, 1, VALUE);
+}
+
+#[test]
+fn a_value_that_filled_the_disk_can_be_deleted() {
+    // Longer than a segment; as long as one, or a little less.
+    for len_bytes in [
+        2 << 20,
+        1 << 20,
+        (1 << 20) - 300,
+        (1 << 20) - (100 << 10),
+        150_000,
+    ] {
+        let world = World::new(1);
+        let store = Options::new().vfs(world.process()).serializer(Raw);
+        let store = store.segment_bytes(1 << 20).open("/d").unwrap();
+        store.set("large", &vec![0_u8; len_bytes]).unwrap();
+        world.set_free_bytes(Some(0));
+        assert!(store.delete("large").unwrap(), "{len_bytes}");
+        world.set_free_bytes(None);
+        store.set("large", &vec![1_u8; len_bytes]).unwrap();
+        store.verify().unwrap();
+    }
 }

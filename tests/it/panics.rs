@@ -1,14 +1,14 @@
 //! A panic inside the store's own code leaves a store that refuses writes, and nothing wrong.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use happystore::vfs::Vfs;
-use happystore::vfs::sim::World;
-use happystore::{ErrorKind, Options, Store};
+use happystore::vfs::sim::{Fault, FaultEffect, World};
+use happystore::{Durability, ErrorKind, Options, Store};
 
 use crate::support::hooked::Hooked;
 use crate::support::refused;
@@ -146,4 +146,78 @@ fn a_panic_inside_a_sync_is_a_failed_sync_for_all_who_wait_for_it() {
     assert_eq!(refused(store.set("after", &1)).kind(), ErrorKind::Poisoned);
     assert_eq!(store.query().keys().unwrap(), ["before"]);
     assert_eq!(refused(store.sync()).kind(), ErrorKind::Poisoned);
+}
+
+/// A worker is no commit: nobody is told of its panic but by the store.
+#[test]
+fn a_panic_inside_a_background_sync_is_told_to_the_next_commit() {
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let armed = is_armed.clone();
+    let hook = Arc::new(move |call: &'static str| {
+        let is_next = call == "sync" && armed.swap(false, Ordering::SeqCst);
+        assert!(!is_next, "a planned panic in the background");
+    });
+    let world = World::new(1);
+    let process = world.process();
+    let delay = Duration::from_millis(5);
+    let options = Options::new().vfs(Arc::new(Hooked { process, hook }));
+    let options = options.durability(Durability::Deferred(delay));
+    let store: Store = options.open("/d").unwrap();
+    store.set("before", &1).unwrap();
+    is_armed.store(true, Ordering::SeqCst);
+    world.advance(delay);
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        world.run_background();
+        world.advance(delay);
+        world.run_background()
+    }));
+    assert!(ran.is_err() && !is_armed.load(Ordering::SeqCst));
+    assert_eq!(refused(store.set("after", &1)).kind(), ErrorKind::Io);
+    assert_eq!(refused(store.set("later", &1)).kind(), ErrorKind::Poisoned);
+    assert_eq!(store.query().keys().unwrap(), ["before"]);
+    assert!(store.close().is_err());
+}
+
+/// What a transaction has read may rest on a sync that is not over: a full disk is not told before.
+#[test]
+fn a_transaction_that_finds_the_disk_full_is_told_first_that_what_it_read_is_lost() {
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let (armed, world) = (is_armed.clone(), World::new(1));
+    let (syncing, waiting) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let held = Mutex::new((syncing, released));
+    let failing = world.clone();
+    let hook = Arc::new(move |call: &'static str| {
+        if call == "sync" && armed.swap(false, Ordering::SeqCst) {
+            let held = held.lock().unwrap();
+            held.0.send(()).unwrap();
+            held.1.recv().unwrap();
+            failing.fail_call(
+                1,
+                Fault::once(FaultEffect::Clean, std::io::ErrorKind::Other),
+            );
+        }
+    });
+    let process = world.process();
+    let options = Options::new().vfs(Arc::new(Hooked { process, hook }));
+    let store: Store = options.open("/d").unwrap();
+    store.set("a", &0).unwrap();
+    is_armed.store(true, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| store.set("a", &1));
+        waiting.recv().unwrap();
+        world.set_free_bytes(Some(0));
+        let second = scope.spawn(|| {
+            store.transaction(|tx| -> happystore::Result<()> {
+                assert_eq!(tx.get("a")?, Some(1));
+                tx.set("large", &vec![0_u8; 1 << 20])
+            })
+        });
+        thread::sleep(Duration::from_millis(50));
+        assert!(!second.is_finished(), "it was told what may be lost");
+        release.send(()).unwrap();
+        assert_eq!(refused(first.join().unwrap()).kind(), ErrorKind::Io);
+        assert_eq!(refused(second.join().unwrap()).kind(), ErrorKind::Io);
+    });
+    assert_eq!(store.get("a").unwrap(), Some(0));
 }

@@ -98,7 +98,7 @@ impl Log {
                 position: *writer,
                 sequence: *writer,
             };
-            self.group.append(end, self.is_awaited(*writer));
+            self.group.append(end, self.is_awaited(*writer))?;
             *writer
         };
         self.wait(Wanted::Visible(sequence)).map(|()| sequence)

@@ -116,8 +116,7 @@ impl WriteWindow {
         // `self`; its pages are backed, as `new` was told that their space is reserved and files
         // are never shrunk. `bytes` is memory of Rust's, so it cannot overlap the mapping, from
         // which no reference is ever made. References into the same bytes of the file by other
-        // mappings do not exist: `view` is asked only for bytes that no writer changes any more,
-        // and one who writes bytes over themselves, as recovering does, writes what is there.
+        // mappings do not exist: `view` is asked only for bytes that no writer changes any more.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 bytes.as_ptr(),

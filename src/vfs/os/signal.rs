@@ -1,6 +1,6 @@
 //! A binary semaphore with deadlines.
 //!
-//! Turns that last longer than a mutex may be held (an sync, a wait for the writer lock) are
+//! Turns that last longer than a mutex may be held (a sync, a wait for the writer lock) are
 //! built on it by the rooms above.
 //!
 //! Invariants:

@@ -212,8 +212,7 @@ impl Runner {
             let before = self.world.faults_by_call();
             match open(&self.process, self.segment_bytes, Access::Shared) {
                 Err(error) => {
-                    let mut fired = self.fired_since(&before);
-                    fired.any |= self.is_limited && known::opening_says_io_when_full(&error);
+                    let fired = self.fired_since(&before);
                     let allowed = [ErrorKind::Io, ErrorKind::DiskFull];
                     self.judge("opening", &error, fired, &allowed)?;
                     return Ok(None);
@@ -352,8 +351,7 @@ impl Runner {
         if self.fired_since(&before).any {
             self.may_be_poisoned = true;
         }
-        let is_kept = !known::deferred_without_worker(&self.world);
-        if is_kept && !self.may_be_poisoned && self.expected.is_certain() {
+        if !self.may_be_poisoned && self.expected.is_certain() {
             self.expected.deferred_durable();
         }
         Ok(())
