@@ -89,7 +89,7 @@ impl ProcessLock {
 fn open_lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Arc<dyn VfsFile>>> {
     let path = directory.join(file_name::LOCK);
     let open_error = |error| match error {
-        error if is_disk_full(&error) => Error::create(&path, error),
+        error if !read_only && is_disk_full(&error) => Error::create(&path, error),
         error => Error::io("open", &path, error),
     };
     if read_only && vfs.node(&path).map_err(open_error)? != Some(NodeKind::File) {
