@@ -61,6 +61,9 @@ pub enum Durability {
     Sync,
     /// The operating system; the disk within this delay, by a sync in the background. A power
     /// cut takes at most what was committed within the delay. From one millisecond to an hour.
+    ///
+    /// A failed background sync is told by the next write, and by `close`. As with `Os`, a commit
+    /// waits for the sync of a [`Durability::Sync`] commit before it, and shares its failure.
     Deferred(Duration),
     /// The operating system: it survives a killed process. A power cut leaves a prefix of what
     /// was committed.

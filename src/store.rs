@@ -168,7 +168,8 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// the operating system.
     ///
     /// # Blocking
-    /// Waits for other writers, up to the lock timeout.
+    /// Waits for other writers, up to the lock timeout; then, as its durability says, for a sync
+    /// that it shares with those who commit at the same time.
     ///
     /// # Errors
     /// `Encode` with the key, `TooLarge`, `LockTimeout`, `WouldDeadlock`, `DiskFull`, `ReadOnly`,
@@ -285,7 +286,8 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// As [`Store::set`].
     ///
     /// # Blocking
-    /// As [`Store::set`], at its begin.
+    /// At its begin for other writers, up to the lock timeout; at its end, committed or not, for
+    /// the sync of what it has written or read.
     ///
     /// # Errors
     /// What `body` returns; as [`Store::begin`] and [`Transaction::commit`].
@@ -299,7 +301,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// Begins a transaction; dropped without [`Transaction::commit`], it is rolled back.
     ///
     /// # Blocking
-    /// Waits for other writers, up to the lock timeout.
+    /// Waits for other writers, up to the lock timeout. Its end waits as [`Store::transaction`]'s.
     ///
     /// # Errors
     /// `LockTimeout`, `WouldDeadlock`, `ReadOnly`, `Poisoned`, `Closed`, `Forked`.

@@ -168,6 +168,9 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'static, S, K, E> {
 impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
     /// The value of `key` as this transaction sees it, its own writes included.
     ///
+    /// It may be of a commit that a power cut can still take back; the transaction's end waits
+    /// until it is not. Keep to yourself what you read until then.
+    ///
     /// # Errors
     /// `Decode` with the key; `ChildActive`, `Aborted`; `Corrupt`, `Io`; `Closed`, `Forked`.
     pub fn get<V>(&self, key: &K) -> Result<Option<V>>
