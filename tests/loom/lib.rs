@@ -4,7 +4,7 @@
 //! below it are loom's. A thread here does what `log::tail` does: append under a writer lock, ask
 //! what is to do, lead or wait. The disk is a number that a sync raises.
 //!
-//! Two threads are tried without a bound; three with [`PREEMPTIONS_MAX`] interruptions where a
+//! Two threads are tried without a bound; three with `PREEMPTIONS_MAX` interruptions where a
 //! thread could have gone on, or as many as `LOOM_MAX_PREEMPTIONS` says.
 #![cfg(test)]
 
