@@ -67,20 +67,25 @@ pub enum Error {
         label: String,
     },
 
-    /// No space is left. Nothing has changed; reads go on; try again when space is free.
+    /// No space is left. Nothing has changed; reads go on; try again when space is free on the disk.
+    ///
+    /// Batches that only delete go on for a while, from a reserve of at most
+    /// [`RESERVE_BYTES_MAX`](crate::limits::RESERVE_BYTES_MAX) bytes; but deleting keys frees no
+    /// space on the disk by itself. A smaller batch may still find room where a larger one did not.
     #[error(
-        "no space to allocate {needed_bytes} bytes for {path}: {source}; free space and try again"
+        "no space to allocate {needed_bytes} bytes for {path}: {source}; free space on the disk and try again"
     )]
     DiskFull {
         /// The file that was to grow.
         path: PathBuf,
-        /// How many bytes were asked for.
+        /// How many bytes were asked for: for the batch, and for the reserve behind it. 0 where the
+        /// file itself could not be made.
         needed_bytes: u64,
         /// What the machine said.
         source: Arc<io::Error>,
     },
 
-    /// The machine refused a call.
+    /// The machine refused a call. [`Error::may_have_changed`] tells whether the outcome is unknown.
     #[error("cannot {operation} {path}: {source}")]
     Io {
         /// What was tried.
@@ -196,7 +201,7 @@ pub enum Error {
 
     /// A write or a sync failed before, so nothing more is written until the store is reopened.
     #[error(
-        "the store at {path} takes no writes after this failure: {cause}; close it and open it again"
+        "the store at {path} takes no writes after this failure: {cause}; close every handle that this process has of it, and open it again"
     )]
     Poisoned {
         /// The store.
@@ -344,6 +349,29 @@ impl Error {
     /// the disk was full.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::LockTimeout { .. } | Self::DiskFull { .. })
+    }
+
+    /// Whether a commit that failed with this error may be there all the same, as a whole: true for
+    /// an [`Error::Io`] of a write, a sync or a rename. The store takes no writes after it
+    /// ([`Error::Poisoned`]), and opening it again tells. Every other error of a commit changed
+    /// nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// let store = happystore::Store::in_memory();
+    /// store.set("answer", &42)?;
+    /// let error = store.get::<String>("answer").unwrap_err();
+    /// assert!(!error.may_have_changed());
+    /// # Ok::<(), happystore::Error>(())
+    /// ```
+    pub fn may_have_changed(&self) -> bool {
+        matches!(
+            self,
+            Self::Io {
+                operation: "write" | "sync" | "rename",
+                ..
+            }
+        )
     }
 
     /// Gives a failed call of the machine its place: what was tried, and on what.

@@ -81,6 +81,7 @@ mod error;
 mod failpoint;
 
 mod sync;
+mod yielding;
 
 #[cfg(feature = "sim")]
 pub mod vfs;

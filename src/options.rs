@@ -66,7 +66,7 @@ pub enum Durability {
     /// waits for the sync of a [`Durability::Sync`] commit before it, and shares its failure.
     Deferred(Duration),
     /// The operating system: it survives a killed process. A power cut leaves a prefix of what
-    /// was committed.
+    /// was committed. Whoever fills a segment still waits for its sync.
     Os,
 }
 

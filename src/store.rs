@@ -169,11 +169,14 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     ///
     /// # Blocking
     /// Waits for other writers, up to the lock timeout; then, as its durability says, for a sync
-    /// that it shares with those who commit at the same time.
+    /// that it shares with those who commit at the same time. Waiting for the disk has no deadline.
+    /// Whoever fills a segment syncs it, whatever its durability, and other writers wait for that.
     ///
     /// # Errors
     /// `Encode` with the key, `TooLarge`, `LockTimeout`, `WouldDeadlock`, `DiskFull`, `ReadOnly`,
-    /// `Poisoned`, `Closed`, `Forked`: nothing has changed. `Io` of a failed write or sync: the
+    /// `Poisoned`, `Closed`, `Forked`: nothing has changed. `Io`: of a file that could not be made
+    /// or given space (no descriptors, no permission, a limit of its length), nothing has changed;
+    /// of a failed write or sync ([`Error::may_have_changed`](crate::Error::may_have_changed)), the
     /// outcome is unknown until the store is reopened: all, or nothing.
     pub fn set<V: ?Sized>(&self, key: &K, value: &V) -> Result<()>
     where
@@ -326,7 +329,8 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     /// All that this process has committed is on disk when this returns.
     ///
     /// # Blocking
-    /// For one sync of the disk; not for other writers.
+    /// For one sync of the disk, and for the one that is running; not for other writers. Waiting for
+    /// the disk has no deadline.
     ///
     /// # Errors
     /// `Io` if the sync fails, which poisons the store; `Poisoned`, `Closed`, `Forked`.

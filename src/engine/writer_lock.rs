@@ -19,7 +19,8 @@ use std::time::Duration;
 use super::Engine;
 use crate::error::{Error, Holder, Result};
 use crate::log::writer::Writer;
-use crate::vfs::Signal;
+use crate::vfs::{Signal, Vfs};
+use crate::yielding::Yielding;
 
 /// How often one looks for a free lock before one queues.
 const LOOKS: u32 = 40;
@@ -28,6 +29,7 @@ const LOOKS: u32 = 40;
 pub(crate) struct WriterLock {
     /// What a turn without a label of its own is called.
     label: Arc<str>,
+    yielding: Yielding,
     state: Mutex<State>,
 }
 
@@ -63,6 +65,7 @@ impl WriterLock {
         };
         Self {
             label,
+            yielding: Yielding::default(),
             state: Mutex::new(state),
         }
     }
@@ -79,12 +82,9 @@ impl WriterLock {
     ) -> Result<WriteTurn<E>> {
         let thread = engine.vfs.thread_id();
         let mut state = self.lock_state();
-        for _ in 0..LOOKS {
-            if timeout.is_zero() || !state.is_worth_a_look(thread) {
-                break;
-            }
+        if !timeout.is_zero() && state.is_worth_a_look(thread) && self.yielding.is_worth_it() {
             drop(state);
-            engine.vfs.yield_now();
+            self.look_again(engine.vfs.as_ref(), thread);
             state = self.lock_state();
         }
         if state.queue.is_empty()
@@ -113,6 +113,17 @@ impl WriterLock {
             writer: Some(writer),
             committing: false,
         })
+    }
+
+    /// Looks for a while whether the lock is free.
+    fn look_again(&self, vfs: &dyn Vfs, thread: u64) {
+        let mut now = vfs.monotonic();
+        for _ in 0..LOOKS {
+            match self.yielding.yield_at(vfs, now) {
+                Some(then) if self.lock_state().is_worth_a_look(thread) => now = then,
+                _ => break,
+            }
+        }
     }
 
     fn wait(

@@ -24,6 +24,7 @@ use super::segment::Segment;
 use crate::error::Error;
 use crate::failpoint;
 use crate::vfs::{Signal, Vfs};
+use crate::yielding::Yielding;
 
 /// How long a waiter sleeps at a time.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
@@ -47,6 +48,7 @@ pub(crate) struct GrowingTail {
     group: GroupSync<Arc<dyn Signal>, Error>,
     /// How long the last sync took, in nanoseconds.
     sync_nanos: AtomicU64,
+    yielding: Yielding,
 }
 
 /// A place in the log as one number, which rises with every record.
@@ -61,6 +63,7 @@ impl GrowingTail {
             active: Mutex::default(),
             group: GroupSync::new(),
             sync_nanos: AtomicU64::new(0),
+            yielding: Yielding::default(),
         }
     }
 
@@ -177,13 +180,17 @@ impl GrowingTail {
     /// Gives those who committed of late the time to come again, so that all of them share one
     /// sync instead of every other one.
     fn let_others_come(&self, vfs: &dyn Vfs) {
-        if self.group.is_complete() {
+        if self.group.is_complete() || !self.yielding.is_worth_it() {
             return;
         }
         let patience = Duration::from_nanos(self.sync_nanos.load(Ordering::Relaxed) / PATIENCE);
-        let until = vfs.monotonic().saturating_add(patience.min(PATIENCE_MAX));
-        while !self.group.is_complete() && vfs.monotonic() < until {
-            vfs.yield_now();
+        let mut now = vfs.monotonic();
+        let until = now.saturating_add(patience.min(PATIENCE_MAX));
+        while now < until && !self.group.is_complete() {
+            match self.yielding.yield_at(vfs, now) {
+                Some(then) => now = then,
+                None => break,
+            }
         }
     }
 

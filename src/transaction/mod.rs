@@ -334,9 +334,8 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'_, S, K, E> {
     /// nested one: nothing is on disk.
     ///
     /// # Errors
-    /// `ChildActive`, `Aborted`, `TooLarge`, `DiskFull`: rolled back. Any other error of the
-    /// outermost one poisons the store; then the outcome is unknown until it is reopened: all, or
-    /// nothing.
+    /// `ChildActive`, `Aborted`, `TooLarge`, `DiskFull`: rolled back. `Io` of the outermost one: as
+    /// [`Store::set`](crate::Store::set).
     pub fn commit(mut self) -> Result<()> {
         {
             let mut core = self.core()?;

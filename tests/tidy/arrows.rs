@@ -91,13 +91,22 @@ const ARROWS: &[(&str, &[&str])] = &[
             "log",
             "options",
             "vfs",
+            "yielding",
         ],
     ),
     ("batch", &["error", "format::record", "limits"]),
     ("index", &["log::location"]),
     (
         "log",
-        &["error", "failpoint", "format", "limits", "sync", "vfs"],
+        &[
+            "error",
+            "failpoint",
+            "format",
+            "limits",
+            "sync",
+            "vfs",
+            "yielding",
+        ],
     ),
     ("format", &["limits"]),
     ("options", &["error", "key", "limits", "serializer", "vfs"]),
@@ -108,6 +117,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("failpoint", &[]),
     ("limits", &[]),
     ("sync", &[]),
+    ("yielding", &["vfs"]),
 ];
 
 /// Single arrows that point up: file, import, and why it may.

@@ -1,8 +1,8 @@
 //! Commits of all kinds, each with what the store holds if it is done.
 //!
 //! Invariants:
-//! 1. A commit that the store acknowledges is whole; one that it refuses, but for `Io`, is not
-//!    there.
+//! 1. A commit that the store acknowledges is whole; one that it refuses is not, unless its error
+//!    says that it may have changed something.
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ impl Runner {
                         "a commit said {error:?}, though only space was missing"
                     ));
                 }
-                if error.kind() == ErrorKind::Io && is_change && !is_certain {
+                if error.may_have_changed() && is_change && !is_certain {
                     self.expected.failed(after);
                 }
                 Ok(())

@@ -11,7 +11,7 @@
 //!    `sync`, background sync, close or opening has covered: the newest first, so that a prefix
 //!    of all commits is left. A failed sync covers nothing, and takes nothing that one before it
 //!    has covered.
-//! 3. A commit that failed with `Io` is there as a whole or not at all. It is not there if the
+//! 3. A commit that failed with an `Io` that may have changed something is there as a whole or not at all. It is not there if the
 //!    store took another commit, a sync or a clean close afterwards: then it was not poisoned, and
 //!    nothing of the failed commit may have counted.
 //! 4. A commit that failed with anything else is not there.

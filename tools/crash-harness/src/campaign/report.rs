@@ -65,7 +65,11 @@ impl fmt::Display for Tally {
         }
         let all: u64 = counts.kills.iter().sum();
         writeln!(f, "kills: {all}")?;
-        writeln!(f, "aims that were not hit in time: {}", counts.missed)?;
+        writeln!(
+            f,
+            "of which came before what they were aimed at: {}",
+            counts.missed
+        )?;
         for mode in Mode::ALL {
             let stores = counts.stores[mode as usize];
             writeln!(f, "stores of mode {}: {stores}", mode.name())?;
