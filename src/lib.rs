@@ -32,12 +32,13 @@
 //! Every call is a strictly serializable transaction. A commit is all there or not at all, after
 //! a crash too; what is lost is always the end of the commit order. What survives what is said at
 //! [`Durability`]. Damage is found by checksums and reported, never guessed over. Readers wait
-//! for nobody.
+//! for nobody. All of this holds across the processes of a host that have a store open: see
+//! [`Access`].
 //!
 //! # What it is not
 //!
-//! All keys are held in memory (values are not). One process at a time has a directory open for
-//! writing in this version, and space of overwritten values is not taken back yet.
+//! All keys are held in memory (values are not), in every process that has the store open. Space of
+//! overwritten values is not taken back yet.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

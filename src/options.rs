@@ -22,22 +22,25 @@ use crate::vfs::{Vfs, os::OsVfs};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Access {
-    /// Reads and writes; the directory must be on a local file system.
+    /// Reads and writes, beside any number of other processes of this host; the directory must be on
+    /// a local file system.
     ///
-    /// In this version one process at a time has the store open; another one waits, up to its
-    /// lock timeout.
+    /// Opening waits for the write transaction that is running, up to the lock timeout. A process
+    /// that dies, at whatever moment, leaves nothing that keeps others waiting, unless a child that
+    /// it has forked, without a new program, lives on. One that is stopped in the middle of a write
+    /// transaction does keep them waiting: they get `LockTimeout` with its name.
     #[default]
     Shared,
-    /// Reads and writes, with nobody beside; works on network file systems too, as far as their
+    /// Reads and writes, with nobody beside, neither writers nor readers; works on network file systems too, as far as their
     /// locks and syncs can be trusted.
     Exclusive,
-    /// Reads alone; the store must exist. Any number of processes may read beside each other.
-    /// Nothing in the directory is changed, not even repaired: after a sync that failed, what is
-    /// shown may be in the machine's memory alone until a writer has opened the store.
+    /// Reads alone, beside any number of processes that read or write; the store must exist.
     ///
-    /// In this version readers of this kind and a process that writes keep each other out: who
-    /// comes second waits, up to its lock timeout. Within one process, `Shared` readers wait for
-    /// nobody.
+    /// Nothing in the directory is changed, not even repaired. What is shown is what those who write
+    /// have published. If they have died, what they had written but not published is found by the
+    /// next one who opens the store to write: until then nobody knows what became of a commit that
+    /// gave an error. Readers do not see what is written by a process that came later if the
+    /// directory had no `STATE` file when they opened it: a copy that was made without it, say.
     ReadOnly,
 }
 

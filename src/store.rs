@@ -422,7 +422,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     }
 
     fn delete_bytes(&self, keys: &[&[u8]]) -> Result<Vec<bool>> {
-        let mut turn = self.turn()?;
+        let turn = self.turn()?;
         let sequence = turn.sequence();
         let index = &self.opening.engine.index;
         let mut seen = HashSet::new();
@@ -449,7 +449,7 @@ impl<S: Serializer, K: Key + ?Sized> Source for Store<S, K> {
     }
 
     fn delete_selected(&self, selection: Selection) -> Result<u64> {
-        let mut turn = self.turn()?;
+        let turn = self.turn()?;
         let pin = Arc::new(Pin::at(&self.opening, turn.sequence())?);
         let mut cursor = Cursor::new(View { pin, changes: None }, selection);
         let mut batch = Batch::new();

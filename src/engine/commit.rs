@@ -42,12 +42,6 @@ impl Engine {
 }
 
 impl<E: Deref<Target = Engine>> WriteTurn<E> {
-    /// The sequence number this turn's own reads are at: all that is appended. It needs no pin,
-    /// because nobody else appends.
-    pub(crate) fn sequence(&mut self) -> u64 {
-        self.parts().1.sequence
-    }
-
     /// Commits `batch`: all of it, or nothing. The writer lock goes back as soon as the batch is
     /// appended; what is waited for afterwards is shared with other commits.
     ///
@@ -62,6 +56,7 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         self.engine.check_writable()?;
         // Still true when this turn is dropped by a panic: then the store is poisoned.
         self.committing = true;
+        self.is_over = durability == Durability::Sync;
         let read = self.sequence();
         let appended = self.append(batch, durability).map_err(|fault| {
             let changed_nothing = !fault.poisons;
@@ -79,6 +74,8 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         done?;
         if !batch.is_empty() {
             self.engine.counters.commits.fetch_add(1, Ordering::Relaxed);
+            // OK because the commit is done; who reads next is told.
+            let _ = self.engine.catch_up();
             let added = batch.record_mut().1 as usize;
             self.engine.index.prune(&self.engine.horizon(), added);
         }
@@ -98,19 +95,23 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
     }
 
     /// Makes all durable and writes the seal mark of a clean close.
-    pub(super) fn seal(&mut self) -> Result<()> {
-        let (engine, writer) = self.parts();
-        writer
+    pub(super) fn seal(&self) -> Result<()> {
+        let engine = &self.engine;
+        let mut cursor = engine.cursor.take(engine.vfs.as_ref());
+        let shared = engine.log.shared();
+        shared.set_writing(true);
+        cursor
             .seal_mark(&engine.log)
             .map_err(|fault| engine.failed(fault))?;
+        shared.set_writing(false);
         Ok(())
     }
 
     /// Appends `batch` and gives its keys their new versions; says what its commit waits for.
-    fn append(&mut self, batch: &mut Batch, durability: Durability) -> Result<Reached, Fault> {
-        let (engine, writer) = self.parts();
+    fn append(&self, batch: &mut Batch, durability: Durability) -> Result<Reached, Fault> {
+        let engine: &Engine = &self.engine;
         if batch.is_empty() {
-            return Ok(Reached::Visible(writer.sequence));
+            return Ok(Reached::Visible(self.sequence()));
         }
         let space = if batch.only_deletes() {
             Space::Reserve
@@ -118,17 +119,30 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
             Space::Ordinary
         };
         let (record, count) = batch.record_mut();
-        let appended = writer.append(&engine.log, record, count, space)?;
+        let shared = engine.log.shared();
+        let mut cursor = engine.cursor.take(engine.vfs.as_ref());
+        // CRASH: until it says otherwise, the next owner looks at the end of the log.
+        shared.set_writing(true);
+        let appended = match cursor.append(&engine.log, record, count, space) {
+            Ok(appended) => appended,
+            Err(fault) => {
+                shared.set_writing(fault.poisons);
+                return Err(fault);
+            }
+        };
         // CRASH: the batch is there or not, as a whole; nobody was told either way.
         failpoint::hit!("commit-appended");
         engine.index_batch(batch, &appended);
         failpoint::hit!("commit-indexed");
         let sequence = appended.stamp.sequence;
+        engine.applied.store(sequence, Ordering::Release);
         let is_awaited = durability == Durability::Sync;
         let segment = &appended.segment;
         engine
             .log
             .note_end(segment, appended.end, sequence, is_awaited)?;
+        shared.set_writing(false);
+        drop(cursor);
         match durability {
             Durability::Deferred(delay) if !engine.sync_within(delay) => Ok(Reached::Durable),
             _ => Ok(Reached::Visible(sequence)),

@@ -10,21 +10,26 @@
 //! 3. After a failed write or sync the engine is poisoned: nothing more is written.
 //! 4. A forked child touches none of the engine's mutexes and files.
 //!
-//! Threads and processes: any thread reads at any time; writers take turns. One process at a
-//! time has a directory open for writing; any number may have it open for reading instead.
+//! Threads and processes: any thread of any process reads at any time; writers take turns, first
+//! those of a process ([`writer_lock`]), then processes ([`process_lock`]). What others append comes
+//! in by [`refresh`].
 //!
-//! What a crash leaves: see `log`; the engine itself has no files but `LOCK` and `STATE`, and
-//! both mean nothing without a living process.
+//! What a crash leaves: see `log`; the engine itself has no files but `LOCK`, `OPEN` and `STATE`,
+//! which mean nothing without a living process.
 
+mod baton;
 pub(crate) mod commit;
 mod deferred;
+mod keeper;
 pub(crate) mod open;
 mod process_lock;
 mod recovery;
+mod refresh;
 mod registry;
 pub(crate) mod replay;
 pub(crate) mod snapshot;
 mod state;
+mod waiting_line;
 pub(crate) mod writer_lock;
 
 use std::path::PathBuf;
@@ -38,14 +43,23 @@ use crate::index::{Horizon, Index};
 use crate::log::Log;
 use crate::log::fault::Fault;
 use crate::log::location::Version;
+use crate::log::writer::Writer;
 use crate::options::{Access, Durability};
-use crate::vfs::Vfs;
+use crate::vfs::{DirectoryId, Vfs};
+use baton::Baton;
 use process_lock::ProcessLock;
+use writer_lock::WriteTurn;
+
+/// How long one who closes waits for the writer lock of another process, to find out whether that
+/// one will be left.
+const LAST_PATIENCE: Duration = Duration::from_millis(20);
 
 /// What an open directory was opened with, as far as the engine needs to know.
 pub(crate) struct Identity {
     /// The directory, absolute.
     pub(crate) path: PathBuf,
+    /// Which directory that was when it was opened.
+    pub(crate) id: DirectoryId,
     /// How it was opened.
     pub(crate) access: Access,
     /// What its keys are.
@@ -71,12 +85,17 @@ pub(crate) struct Engine {
     pub(crate) index: Index,
     pub(crate) counters: Counters,
     writer_lock: writer_lock::WriterLock,
+    /// Where the log ends, as far as the index knows it.
+    cursor: Baton<Box<Writer>>,
+    /// The batch up to which the index has all.
+    applied: AtomicU64,
     pins: snapshot::Pins,
     deferred: deferred::Deferred,
     closed: AtomicBool,
     poison: OnceLock<Arc<str>>,
     fork_count: u64,
     process_lock: ProcessLock,
+    keeper: keeper::Keeper,
 }
 
 /// One opening of a store: what [`crate::Store`] and its clones, transactions, snapshots and
@@ -121,14 +140,16 @@ impl Engine {
 
     /// Refuses if a write or a sync has failed.
     pub(crate) fn check_poison(&self) -> Result<()> {
+        if self.poison.get().is_none()
+            && let Some(failure) = self.log.failure()
+        {
+            self.note_poison(&failure.to_string());
+        }
         match self.poison.get() {
-            Some(cause) => {
-                let path = self.identity.path.clone();
-                Err(Error::Poisoned {
-                    path,
-                    cause: cause.clone(),
-                })
-            }
+            Some(cause) => Err(Error::Poisoned {
+                path: self.identity.path.clone(),
+                cause: cause.clone(),
+            }),
             None => Ok(()),
         }
     }
@@ -151,7 +172,10 @@ impl Engine {
     /// Takes note of a failure on the way to the disk; gives its error.
     pub(crate) fn failed(&self, fault: Fault) -> Error {
         if fault.poisons {
-            self.poison(&fault.error.to_string());
+            self.note_poison(&fault.error.to_string());
+            if !fault.is_told {
+                self.log.tell_failure();
+            }
         }
         fault.error
     }
@@ -166,6 +190,7 @@ impl Engine {
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
         self.check_open()?;
+        self.catch_up()?;
         let version = self.index.get_visible(key, self.log.visible());
         version
             .map(|version| self.read_version(key, version, take))
@@ -206,6 +231,7 @@ impl Engine {
     /// Whether `key` is there, for a reader without a pin.
     pub(crate) fn has_visible(&self, key: &[u8]) -> Result<bool> {
         self.check_open()?;
+        self.catch_up()?;
         Ok(self.index.get_visible(key, self.log.visible()).is_some())
     }
 
@@ -215,6 +241,9 @@ impl Engine {
     /// `Poisoned`, or the `Io` that poisons.
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_open()?;
+        if self.is_read_only() {
+            return Ok(());
+        }
         self.check_poison()?;
         self.log.sync().map_err(|fault| self.failed(fault))
     }
@@ -234,7 +263,14 @@ impl Engine {
         self.pins.horizon(self.log.visible())
     }
 
+    /// Refuses all writes from now on, in all processes.
     fn poison(&self, cause: &str) {
+        self.note_poison(cause);
+        self.log.tell_failure();
+    }
+
+    /// Refuses all writes from now on.
+    fn note_poison(&self, cause: &str) {
         if self.poison.set(cause.into()).is_ok() {
             tracing::error!(path = %self.identity.path.display(), cause, "store poisoned");
         }
@@ -253,18 +289,32 @@ impl Engine {
     /// `LockTimeout` or `WouldDeadlock` if a transaction stays open, and then nothing is ended;
     /// `Poisoned`, or the `Io` of the last sync, and then everything is ended.
     fn shutdown(&self, lock_timeout: Duration) -> Result<()> {
-        let mut turn = self.writer_lock.lock(self, lock_timeout, None)?;
+        let turn = self.writer_lock.lock_threads(self, lock_timeout, None)?;
+        self.keeper.stop();
         self.deferred.stop();
-        let sealed = if self.is_read_only() {
-            Ok(())
-        } else {
-            self.check_poison().and_then(|()| turn.seal())
-        };
+        let sealed = self.end_log(&turn);
         // Whoever waits for the turn finds the engine closed when it comes.
         self.closed.store(true, Ordering::Release);
+        self.process_lock.leave(self.vfs.as_ref());
         drop(turn);
-        self.process_lock.release();
         sealed
+    }
+
+    /// Makes all durable; whoever is the last to leave also ends the log with a seal mark.
+    fn end_log(&self, turn: &WriteTurn<&Self>) -> Result<()> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        self.check_poison()?;
+        let deadline = self.vfs.monotonic().saturating_add(LAST_PATIENCE);
+        match turn.enter(deadline, false, None) {
+            Ok(()) if self.process_lock.is_last() => turn.seal(),
+            // Somebody else writes, and is going to be the last.
+            Ok(()) | Err(Error::LockTimeout { .. }) => {
+                self.log.sync().map_err(|fault| self.failed(fault))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -7,22 +7,27 @@
 //! repeated at any point.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::process_lock::ProcessLock;
+use super::baton::Baton;
+use super::keeper::Keeper;
+use super::process_lock::{Company, ProcessLock};
 use super::recovery::Recovery;
+use super::refresh::attach;
 use super::writer_lock::WriterLock;
 use super::{Counters, Engine, Identity, Opening, deferred, registry, snapshot};
 use crate::error::{Error, Result};
 use crate::format::manifest::{KeyKind, Manifest};
 use crate::index::Index;
 use crate::log::directory::Directory;
+use crate::log::group_sync::{Number, Numbers};
+use crate::log::shared::PageOf;
 use crate::log::writer::Writer;
 use crate::log::{self, Log, has_segments, manifest, remove_leftovers};
-use crate::options::{Access, Create, Settings};
-use crate::vfs::{Locality, NodeKind, Vfs};
+use crate::options::{Access, Create, OpenProgress, Settings};
+use crate::vfs::{DirectoryId, Locality, NodeKind, OpenMode, Vfs};
 
 /// What the store above wants its directory to be made with.
 pub(crate) struct Wanted<'a> {
@@ -151,15 +156,27 @@ fn open_engine(
     wanted: &Wanted<'_>,
     timeout: Duration,
 ) -> Result<Arc<Engine>> {
-    let read_only = settings.access == Access::ReadOnly;
     refuse_remote(vfs.as_ref(), directory, settings)?;
     refuse_missing(vfs.as_ref(), directory, settings)?;
-    let label = &settings.label;
-    let process_lock = ProcessLock::acquire(vfs.as_ref(), directory, read_only, timeout, label)?;
-    match recover(vfs, directory, settings, wanted) {
-        Ok(recovered) => Ok(start(vfs, settings, recovered, process_lock)),
+    let lock = ProcessLock::open(vfs.as_ref(), directory, settings.access)?;
+    let begun = vfs.monotonic();
+    let deadline = begun.saturating_add(timeout);
+    let company = lock.enter(vfs.as_ref(), deadline, timeout.is_zero())?;
+    lock.sign(vfs.as_ref(), &settings.label, begun);
+    let recovered = recover(vfs, directory, settings, wanted, &lock, company);
+    match recovered.and_then(|recovered| lock.let_others_in().map(|()| recovered)) {
+        Ok(recovered) => {
+            if settings.access == Access::Shared {
+                lock.leave_turns(vfs.as_ref());
+            }
+            let engine = start(vfs, settings, recovered, lock);
+            if settings.access == Access::Shared && engine.process_lock.holds() {
+                engine.look_after_lock();
+            }
+            Ok(engine)
+        }
         Err(error) => {
-            process_lock.release();
+            lock.leave(vfs.as_ref());
             Err(error)
         }
     }
@@ -173,36 +190,141 @@ struct Recovered {
     writer: Writer,
 }
 
-/// Finds out what the store holds, and mends what a crash left. The caller holds the lock.
+/// Finds out what the store holds, and mends what a crash left. The caller holds the locks.
 fn recover(
     vfs: &Arc<dyn Vfs>,
     directory: &Path,
     settings: &Settings,
     wanted: &Wanted<'_>,
+    lock: &ProcessLock,
+    company: Company,
 ) -> Result<Recovered> {
-    let read_only = settings.access == Access::ReadOnly;
     let opened = Directory::open(vfs.as_ref(), directory)?;
     let manifest = load_or_create(vfs.as_ref(), &opened, settings, wanted)?;
     let serializer = manifest.serializer.clone();
     check_identity(directory, manifest.key_kind, &serializer, settings, wanted)?;
     let identity = Identity {
         path: directory.to_owned(),
+        id: directory_id(vfs.as_ref(), directory)?,
         access: settings.access,
         key_kind: manifest.key_kind,
         serializer,
         verify_reads: settings.verify_reads,
     };
-    remove_leftovers(vfs.as_ref(), directory, &manifest, read_only).map_err(|fault| fault.error)?;
-    let segment_bytes = u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX);
-    let log = Log::new(vfs.clone(), opened, segment_bytes);
-    let index = Index::new();
-    let writer = Recovery::new(&log, &index, settings, manifest).run()?;
+    let page_of = PageOf {
+        boot: vfs.boot_id(),
+        store_id: manifest.store_id,
+        directory: identity.id.inode ^ identity.id.device.rotate_left(32),
+    };
+    let make_log = |opened| {
+        let mode = match settings.access {
+            Access::ReadOnly => OpenMode::Read,
+            Access::Shared | Access::Exclusive => OpenMode::Write,
+        };
+        let segment_bytes = u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX);
+        let shared = lock.shared(vfs.as_ref());
+        Log::new(vfs.clone(), opened, shared, page_of, segment_bytes, mode)
+    };
+    let log = make_log(opened);
+    let filled = match settings.access {
+        Access::ReadOnly => read(log, settings, manifest, make_log)?,
+        Access::Shared | Access::Exclusive => join(log, settings, manifest, company)?,
+    };
+    let (log, index, writer) = filled;
     Ok(Recovered {
         identity,
         log,
         index,
         writer,
     })
+}
+
+/// A log, what its keys are, and where it ends.
+type Filled = (Log, Index, Writer);
+
+/// Fills the index of one who writes too. Who is alone, or comes after a failure or a death in the
+/// middle of a change, recovers the log; others take it as the shared words tell.
+fn join(log: Log, settings: &Settings, manifest: Manifest, company: Company) -> Result<Filled> {
+    let shared = log.shared().clone();
+    let is_sound = company == Company::Others
+        && shared.is_of(log.page_of())
+        && !shared.is_writing()
+        && shared.await_leader(log.vfs.as_ref())
+        && !shared.has_unmended_failure();
+    if is_sound {
+        let (log, index, writer) = follow_others(log, settings, manifest, false)?;
+        shared.set_owner();
+        return Ok((log, index, writer));
+    }
+    if company == Company::Alone || !shared.is_of(log.page_of()) {
+        shared.clear();
+    }
+    let failures = shared.get(Number::Failures);
+    // CRASH: the next one finds this, and recovers as well.
+    shared.set_writing(true);
+    let (vfs, directory) = (log.vfs.as_ref(), &log.directory.path);
+    remove_leftovers(vfs, directory, &manifest, false).map_err(|fault| fault.error)?;
+    let index = Index::new();
+    let writer = Recovery::new(&log, &index, settings, manifest).run()?;
+    shared.set_owner();
+    shared.set_writing(false);
+    shared.set_mended(failures);
+    shared.validate(log.page_of());
+    log.mend(failures);
+    Ok((log, index, writer))
+}
+
+/// Fills the index of one who only reads: with what others publish, if somebody does; else with
+/// all that is there.
+fn read(
+    log: Log,
+    settings: &Settings,
+    manifest: Manifest,
+    make_log: impl FnOnce(Directory) -> Log,
+) -> Result<Filled> {
+    if log.shared().is_of(log.page_of()) {
+        return follow_others(log, settings, manifest, true);
+    }
+    log.stand_still();
+    let (vfs, directory) = (log.vfs.clone(), log.directory.path.clone());
+    let index = Index::new();
+    let recovered = remove_leftovers(vfs.as_ref(), &directory, &manifest, true)
+        .map_err(|fault| fault.error)
+        .and_then(|()| Recovery::new(&log, &index, settings, manifest).run());
+    // Somebody may have begun to write meanwhile: what is there is more than may be seen.
+    if log.shared().is_of(log.page_of()) {
+        let opened = Directory::open(vfs.as_ref(), &directory)?;
+        let log = make_log(opened);
+        let manifest = log.load_manifest()?;
+        return follow_others(log, settings, manifest, true);
+    }
+    Ok((log, index, recovered?))
+}
+
+/// Fills the index with what the shared words tell of.
+fn follow_others(
+    log: Log,
+    settings: &Settings,
+    manifest: Manifest,
+    is_reader: bool,
+) -> Result<Filled> {
+    let index = Index::new();
+    let mut bytes_done = 0;
+    let mut report = |done: u32| {
+        bytes_done = u64::from(done).max(bytes_done);
+        settings.report(OpenProgress {
+            bytes_done,
+            bytes_total: bytes_done,
+            keys: index.keys(),
+        });
+    };
+    let writer = attach(&log, &index, manifest, &mut report, is_reader)?;
+    Ok((log, index, writer))
+}
+
+fn directory_id(vfs: &dyn Vfs, directory: &Path) -> Result<DirectoryId> {
+    vfs.directory_id(directory)
+        .map_err(|error| Error::io("look at", directory, error))
 }
 
 fn start(
@@ -223,15 +345,19 @@ fn start(
         log,
         index,
         counters: Counters::default(),
-        writer_lock: WriterLock::new(writer, settings.label.clone()),
+        writer_lock: WriterLock::new(settings.label.clone()),
+        applied: AtomicU64::new(writer.sequence),
+        cursor: Baton::new(Box::new(writer)),
         pins: snapshot::Pins::default(),
         deferred: deferred::Deferred::default(),
         closed: AtomicBool::new(false),
         poison: OnceLock::new(),
         fork_count: vfs.fork_count(),
         process_lock,
+        keeper: Keeper::default(),
     });
     engine.deferred.attach(&engine);
+    engine.keeper.attach(&engine);
     while engine.index.prune(&engine.horizon(), 0) {}
     let path = engine.identity.path.display();
     tracing::debug!(%path, keys = engine.index.keys(), "store opened");

@@ -1,101 +1,369 @@
-//! The writer lock between processes: a file lock on `LOCK`, held from opening to closing.
+//! The locks between processes: who has the directory open, and who may write.
 //!
-//! The kernel frees the lock when its process dies, however it dies; nothing is left to sweep.
-//! A process that opens for reading alone takes the lock shared, so that any number of them read
-//! beside each other, and none beside a writer.
+//! `LOCK` is the writer lock. A process that writes a lot keeps it from commit to commit, without
+//! a system call, until somebody else waits for it or it has nothing to write for a moment. `OPEN`
+//! is held shared by everybody who has the store open; who gets it exclusively is alone. Its
+//! locks are changed under `LOCK` alone, so that nobody is alone while another one opens. Both
+//! are the kernel's, and go when their process dies, however it dies; nothing is left to sweep.
+//!
+//! | access | `LOCK` | `OPEN` |
+//! |---|---|---|
+//! | `Shared` | for its turns | shared |
+//! | `Exclusive` | as long as it is open | exclusive |
+//! | `ReadOnly` | never | shared |
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::state;
+use super::waiting_line::WaitingLine;
 use crate::error::{Error, Result, is_disk_full};
 use crate::log::file_name;
+use crate::log::shared::Shared;
+use crate::options::Access;
 use crate::vfs::{LockKind, NodeKind, OpenMode, SharedPage, Vfs, VfsFile};
 
-/// How long between two looks at a held lock, at first and at most.
+/// How long between two looks at `OPEN`, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_millis(10);
 
-/// The held lock.
+/// How long a process keeps the writer lock while others wait for it; and how long without them
+/// if it has nothing to write.
+pub(super) const KEEP: Duration = Duration::from_millis(1);
+
+/// How long after another process had the writer lock it may come for it again at any moment.
+const COMPANY: Duration = Duration::from_millis(100);
+
+/// The files of a directory's locks, open.
 pub(super) struct ProcessLock {
-    held: Mutex<Option<Held>>,
+    directory: PathBuf,
+    access: Access,
+    /// `LOCK`; none for readers.
+    lock: Option<Arc<dyn VfsFile>>,
+    /// `OPEN`; none for readers of a directory that has none.
+    open: Option<Arc<dyn VfsFile>>,
+    /// The page of `STATE`, where it can be mapped.
+    page: Option<Arc<dyn SharedPage>>,
+    /// Whether this process holds `LOCK`. Changed by the holder of the writer lock between threads.
+    holds: AtomicBool,
+    /// When it took it, and when its last turn began, in nanoseconds.
+    taken_at: AtomicU64,
+    last_began: AtomicU64,
+    /// Whether it paused before its last turn.
+    was_slow: AtomicBool,
+    /// When it last took it from another process, in nanoseconds; 0 if never.
+    taken_over_at: AtomicU64,
+    /// How many turns there were.
+    turns: AtomicU64,
+    /// The address of the label that the page shows, or 0.
+    signed: AtomicUsize,
 }
 
-struct Held {
-    file: Arc<dyn VfsFile>,
-    page: Option<Arc<dyn SharedPage>>,
+/// Who else has the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Nobody.
+    Alone,
+    /// Somebody; perhaps only readers.
+    Others,
 }
 
 impl ProcessLock {
-    /// Takes the lock of `directory`, waiting up to `timeout`; zero tries once. A process that
-    /// is to write leaves its `label` for those who wait.
+    /// Opens the files of `directory`.
     ///
     /// # Errors
-    /// `LockTimeout` with the holder; `Io`.
-    pub(super) fn acquire(
-        vfs: &dyn Vfs,
-        directory: &Path,
-        read_only: bool,
-        timeout: Duration,
-        label: &str,
-    ) -> Result<Self> {
-        let Some(file) = open_lock(vfs, directory, read_only)? else {
-            return Ok(Self {
-                held: Mutex::new(None),
-            });
-        };
-        let kind = if read_only {
-            LockKind::Shared
+    /// `DiskFull`, `Io`.
+    pub(super) fn open(vfs: &dyn Vfs, directory: &Path, access: Access) -> Result<Self> {
+        let is_reader = access == Access::ReadOnly;
+        let lock = if is_reader {
+            None
         } else {
-            LockKind::Exclusive
+            open_file(vfs, directory, file_name::LOCK, false)?
         };
-        let page = open_page(vfs, directory, read_only);
-        wait(
-            vfs,
-            directory,
-            file.as_ref(),
-            kind,
-            timeout,
-            page.as_deref(),
-        )?;
-        if let Some(page) = page.as_deref().filter(|_| !read_only) {
-            state::write_holder(page, vfs, label);
-        }
-        let page = page.filter(|_| !read_only);
+        let open = open_file(vfs, directory, file_name::OPEN, is_reader)?;
+        let page = open_page(vfs, directory, access)?;
         Ok(Self {
-            held: Mutex::new(Some(Held { file, page })),
+            directory: directory.to_owned(),
+            access,
+            lock,
+            open,
+            page,
+            holds: AtomicBool::new(false),
+            taken_at: AtomicU64::new(0),
+            last_began: AtomicU64::new(0),
+            was_slow: AtomicBool::new(false),
+            taken_over_at: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
+            signed: AtomicUsize::new(0),
         })
     }
 
-    /// Gives the lock back. A second call does nothing.
-    pub(super) fn release(&self) {
-        let held = self
-            .held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(held) = held {
-            if let Some(page) = &held.page {
-                state::clear_holder(page.as_ref());
+    /// This process's view of the shared words: its own if nobody else may write.
+    pub(super) fn shared(&self, vfs: &dyn Vfs) -> Shared {
+        match &self.page {
+            Some(page) if self.access != Access::Exclusive => Shared::new(vfs, page.clone()),
+            _ => Shared::private(vfs),
+        }
+    }
+
+    /// Takes `LOCK` and `OPEN` for an opening, waiting up to `deadline`; with `once`, tries once.
+    /// `LOCK` stays taken, for those who write.
+    ///
+    /// # Errors
+    /// `LockTimeout` with the holder; `Io`.
+    pub(super) fn enter(&self, vfs: &dyn Vfs, deadline: Duration, once: bool) -> Result<Company> {
+        let begun = vfs.monotonic();
+        let mut pause = RETRY_MIN;
+        loop {
+            if self.lock.is_some() {
+                self.take(vfs, begun, deadline, once)?;
             }
-            // OK because dropping the file frees the lock too.
-            let _ = held.file.unlock();
+            if let Some(company) = self.try_open()? {
+                // From now on the words are its own; a reader without `LOCK` must not see them.
+                if self.access == Access::Exclusive
+                    && let Some(page) = &self.page
+                {
+                    Shared::new(vfs, page.clone()).invalidate();
+                }
+                return Ok(company);
+            }
+            self.leave_turns(vfs);
+            let now = vfs.monotonic();
+            if once || now >= deadline {
+                // Of those who only read nobody knows who they are.
+                let holder = self.page.as_deref().filter(|_| self.lock.is_none());
+                return Err(self.timeout(vfs, begun, holder));
+            }
+            vfs.sleep(pause.min(deadline.saturating_sub(now)));
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Tries `OPEN`, as far as this access needs it; `None` if others keep it out.
+    fn try_open(&self) -> Result<Option<Company>> {
+        let Some(open) = &self.open else {
+            return Ok(Some(Company::Alone));
+        };
+        let refused = |error| Error::io("lock", &self.directory.join(file_name::OPEN), error);
+        let lock = |kind| open.try_lock(kind).map_err(refused);
+        if self.lock.is_some() && lock(LockKind::Exclusive)? {
+            return Ok(Some(Company::Alone));
+        }
+        if self.access != Access::Exclusive && lock(LockKind::Shared)? {
+            return Ok(Some(Company::Others));
+        }
+        Ok(None)
+    }
+
+    /// Lets others in, after an opening that began alone.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn let_others_in(&self) -> Result<()> {
+        if self.access != Access::Shared {
+            return Ok(());
+        }
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        let path = self.directory.join(file_name::OPEN);
+        let error = |error| Error::io("lock", &path, error);
+        // Nobody takes it in between: who opens needs `LOCK`, and readers take it shared.
+        if open.try_lock(LockKind::Shared).map_err(error)? {
+            return Ok(());
+        }
+        Err(error(std::io::Error::other(
+            "it was taken away from its holder",
+        )))
+    }
+
+    /// Whether nobody else has the store open: the caller, who holds `LOCK`, is about to leave.
+    pub(super) fn is_last(&self) -> bool {
+        self.access == Access::Exclusive
+            || self
+                .open
+                .as_ref()
+                .is_none_or(|open| open.try_lock(LockKind::Exclusive).unwrap_or(false))
+    }
+
+    /// Whether this process holds `LOCK`.
+    pub(super) fn holds(&self) -> bool {
+        self.holds.load(Ordering::SeqCst)
+    }
+
+    /// How many turns there were.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Takes `LOCK` for a turn that begins now, waiting up to `deadline`; with `once`, tries once.
+    /// Nothing is asked of the machine if this process has kept it.
+    ///
+    /// # Errors
+    /// `LockTimeout` with the holder; `Io`.
+    pub(super) fn take(
+        &self,
+        vfs: &dyn Vfs,
+        now: Duration,
+        deadline: Duration,
+        once: bool,
+    ) -> Result<()> {
+        // Under the writer lock between threads: nobody else changes it.
+        let turns = self.turns.load(Ordering::Relaxed);
+        self.turns.store(turns + 1, Ordering::Relaxed);
+        if self.holds() {
+            return Ok(());
+        }
+        let Some(line) = self.line(vfs) else {
+            return Ok(());
+        };
+        let taken = line
+            .take(deadline, once)
+            .map_err(|error| Error::io("lock", &self.directory.join(file_name::LOCK), error))?;
+        if !taken {
+            return Err(self.timeout(vfs, now, self.page.as_deref()));
+        }
+        self.taken_at
+            .store(nanos(vfs.monotonic()), Ordering::Relaxed);
+        self.holds.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Notes that another process had `LOCK` before, at `now`.
+    pub(super) fn note_company(&self, now: Duration) {
+        self.taken_over_at.store(nanos(now), Ordering::Relaxed);
+    }
+
+    /// Says whose turn it is and when it began, for those who wait.
+    pub(super) fn sign(&self, vfs: &dyn Vfs, label: &Arc<str>, since: Duration) {
+        let Some(page) = &self.page else {
+            return;
+        };
+        state::write_since(page.as_ref(), since);
+        // Labels live as long as those who hold them: another one at the same address is rare,
+        // and costs a message its word.
+        let address = Arc::as_ptr(label).addr();
+        if self.signed.load(Ordering::Relaxed) != address {
+            self.signed.store(address, Ordering::Relaxed);
+            state::write_holder(page.as_ref(), vfs, label);
+        }
+    }
+
+    /// Ends a turn that began at `began`: keeps `LOCK` or gives it up. `is_over` says that the
+    /// thread will not come back at once, `is_queued` that others of this process wait. True if it
+    /// was kept, and somebody has to see to it that it is not kept for ever.
+    pub(super) fn end_turn(
+        &self,
+        vfs: &dyn Vfs,
+        began: Duration,
+        is_over: bool,
+        is_queued: bool,
+    ) -> bool {
+        if self.access == Access::Exclusive || !self.holds() {
+            return false;
+        }
+        let began = nanos(began);
+        let last_began = self.last_began.load(Ordering::Relaxed);
+        self.last_began.store(began, Ordering::Relaxed);
+        let Some(line) = self.line(vfs) else {
+            return false;
+        };
+        let is_enough = if line.is_waited_for() {
+            let held = nanos(vfs.monotonic()).saturating_sub(self.taken_at.load(Ordering::Relaxed));
+            held >= nanos(KEEP) || is_over && !is_queued
+        } else {
+            // Who writes now and then asks for it each time; who writes a lot keeps it, also over
+            // one pause, but not while it waits for the disk, if others have written of late.
+            let was_slow = self.was_slow.load(Ordering::Relaxed);
+            let pauses = began.saturating_sub(last_began) >= nanos(KEEP);
+            self.was_slow.store(pauses, Ordering::Relaxed);
+            let is_slow = pauses && was_slow;
+            let taken_over = self.taken_over_at.load(Ordering::Relaxed);
+            let has_company = began.saturating_sub(taken_over) < nanos(COMPANY);
+            !is_queued && (is_slow || is_over && has_company)
+        };
+        if is_enough {
+            self.leave_turns(vfs);
+        }
+        self.holds()
+    }
+
+    /// Whether another process waits for `LOCK`.
+    pub(super) fn is_waited_for(&self, vfs: &dyn Vfs) -> bool {
+        self.line(vfs).is_some_and(|line| line.is_waited_for())
+    }
+
+    /// Gives `LOCK` up, if this process holds it; holds it still if the machine refuses that. The
+    /// caller has the writer lock between threads.
+    pub(super) fn leave_turns(&self, vfs: &dyn Vfs) {
+        if self.holds.swap(false, Ordering::SeqCst)
+            && let Some(line) = self.line(vfs)
+        {
+            // Before it is another one's: this one may write the page at once.
+            if let Some(page) = &self.page {
+                state::clear_holder(page.as_ref());
+                self.signed.store(0, Ordering::Relaxed);
+            }
+            if let Err(error) = line.give_up() {
+                tracing::warn!(path = %self.directory.display(), %error, "the writer lock could not be given up");
+                self.holds.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Gives everything back. A second call does nothing.
+    pub(super) fn leave(&self, vfs: &dyn Vfs) {
+        if let Some(open) = &self.open {
+            // OK because dropping the file frees it too. First: who gets `LOCK` next looks whether
+            // it is alone.
+            let _ = open.unlock();
+        }
+        self.leave_turns(vfs);
+    }
+
+    fn line<'a>(&'a self, vfs: &'a dyn Vfs) -> Option<WaitingLine<'a>> {
+        let (Some(file), Some(page)) = (&self.lock, &self.page) else {
+            return None;
+        };
+        Some(WaitingLine {
+            vfs,
+            page: page.as_ref(),
+            file: file.as_ref(),
+        })
+    }
+
+    fn timeout(&self, vfs: &dyn Vfs, begun: Duration, page: Option<&dyn SharedPage>) -> Error {
+        let holder = page.and_then(|page| state::read_holder(page, vfs));
+        Error::LockTimeout {
+            path: self.directory.clone(),
+            waited: vfs.monotonic().saturating_sub(begun),
+            holder: holder.map(Box::new),
         }
     }
 }
 
-/// Opens `LOCK`; `None` for a reader of a store that was copied without it.
-fn open_lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<Arc<dyn VfsFile>>> {
-    let path = directory.join(file_name::LOCK);
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Opens a file of locks; `None` for a reader of a store that was copied without it.
+fn open_file(
+    vfs: &dyn Vfs,
+    directory: &Path,
+    name: &str,
+    is_reader: bool,
+) -> Result<Option<Arc<dyn VfsFile>>> {
+    let path = directory.join(name);
     let open_error = |error| match error {
-        error if !read_only && is_disk_full(&error) => Error::create(&path, error),
+        error if !is_reader && is_disk_full(&error) => Error::create(&path, error),
         error => Error::io("open", &path, error),
     };
-    if read_only && vfs.node(&path).map_err(open_error)? != Some(NodeKind::File) {
+    if is_reader && vfs.node(&path).map_err(open_error)? != Some(NodeKind::File) {
         return Ok(None);
     }
-    let mode = if read_only {
+    let mode = if is_reader {
         OpenMode::Read
     } else {
         OpenMode::WriteOrCreate
@@ -103,50 +371,24 @@ fn open_lock(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Result<Option<
     vfs.open(&path, mode).map(Some).map_err(open_error)
 }
 
-/// Opens `STATE`. Without it, in a directory that may only be read or that is only to be read and
-/// has none, the holder stays unknown.
-fn open_page(vfs: &dyn Vfs, directory: &Path, read_only: bool) -> Option<Arc<dyn SharedPage>> {
-    let path = directory.join(file_name::STATE);
-    if read_only && vfs.node(&path).ok().flatten() != Some(NodeKind::File) {
-        return None;
-    }
-    vfs.shared_page(&path).ok()
-}
-
-fn wait(
+/// Opens the page of `STATE`. A reader of a store that has none goes without; so does
+/// `Access::Exclusive` where it cannot be mapped, with a page of its own.
+fn open_page(
     vfs: &dyn Vfs,
     directory: &Path,
-    file: &dyn VfsFile,
-    kind: LockKind,
-    timeout: Duration,
-    page: Option<&dyn SharedPage>,
-) -> Result<()> {
-    let begun = vfs.monotonic();
-    let mut pause = RETRY_MIN;
-    loop {
-        let path = directory.join(file_name::LOCK);
-        if file
-            .try_lock(kind)
-            .map_err(|error| Error::io("lock", &path, error))?
-        {
-            return Ok(());
+    access: Access,
+) -> Result<Option<Arc<dyn SharedPage>>> {
+    let path = directory.join(file_name::STATE);
+    match access {
+        Access::ReadOnly => Ok(vfs.shared_page(&path, OpenMode::Read).ok()),
+        Access::Exclusive => {
+            let page = vfs.shared_page(&path, OpenMode::WriteOrCreate);
+            Ok(Some(page.unwrap_or_else(|_| vfs.private_page())))
         }
-        let waited = vfs.monotonic().saturating_sub(begun);
-        if waited >= timeout {
-            // Readers leave no label; what the page says is then of a writer that is gone.
-            let by_writer =
-                kind == LockKind::Shared || !file.try_lock(LockKind::Shared).unwrap_or(false);
-            let holder = page
-                .filter(|_| by_writer)
-                .and_then(|page| state::read_holder(page, vfs))
-                .map(Box::new);
-            return Err(Error::LockTimeout {
-                path: directory.to_owned(),
-                waited,
-                holder,
-            });
-        }
-        vfs.sleep(pause.min(timeout.saturating_sub(waited)));
-        pause = (pause * 2).min(RETRY_MAX);
+        Access::Shared => match vfs.shared_page(&path, OpenMode::WriteOrCreate) {
+            Ok(page) => Ok(Some(page)),
+            Err(error) if is_disk_full(&error) => Err(Error::create(&path, error)),
+            Err(error) => Err(Error::io("map", &path, error)),
+        },
     }
 }

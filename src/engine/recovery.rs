@@ -4,8 +4,9 @@
 //! is said at each step; recovering may be killed and repeated at any point.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::replay::replay;
+use super::replay::{Readers, Sink, replay};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::format::header::SEGMENT_HEADER_BYTES;
@@ -17,9 +18,8 @@ use crate::log::repair::{self, Tail as TailState};
 use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
 use crate::log::writer::{Active, Writer};
-use crate::log::{Log, Segments, manifest};
+use crate::log::{Log, manifest};
 use crate::options::{Access, OpenProgress, Settings};
-use crate::vfs::OpenMode;
 
 /// Filling log and index from what the manifest lists.
 pub(super) struct Recovery<'a> {
@@ -52,7 +52,8 @@ impl<'a> Recovery<'a> {
     /// `Corrupt`, `FormatVersion`, `Io`.
     pub(super) fn run(mut self) -> Result<Writer> {
         let listed = self.manifest.segments.clone();
-        let segments = self.open_segments(&listed)?;
+        self.log.open_segments(&self.manifest)?;
+        let segments = self.log.segments();
         let total_bytes = total_bytes(&listed, &segments)?;
         let mut active = None;
         let mut sequence = 0;
@@ -80,32 +81,17 @@ impl<'a> Recovery<'a> {
             }
         }
         self.report(total_bytes, total_bytes);
-        let end = active.as_ref().map_or(0, |active: &Active| active.end);
-        self.log.install(segments, end, sequence);
+        let end = active
+            .as_ref()
+            .map(|active: &Active| (active.segment.id, active.end));
+        self.log.restart(end, sequence);
+        self.log.shared().set_generation(self.manifest.generation);
+        self.log.visible().store(sequence, Ordering::Release);
         Ok(Writer {
             manifest: self.manifest.clone(),
             sequence,
             active,
         })
-    }
-
-    fn open_segments(&self, listed: &[SegmentEntry]) -> Result<Segments> {
-        let mode = if self.settings.access == Access::ReadOnly {
-            OpenMode::Read
-        } else {
-            OpenMode::Write
-        };
-        let (vfs, directory) = (self.log.vfs.as_ref(), &self.log.directory.path);
-        let store_id = &self.manifest.store_id;
-        let open = |entry: &SegmentEntry| {
-            let mode = if entry.is_sealed {
-                OpenMode::Read
-            } else {
-                mode
-            };
-            Segment::open(vfs, directory, store_id, entry.id, mode).map(Arc::new)
-        };
-        listed.iter().map(open).collect()
     }
 
     /// Replays one segment. True if its last record is a seal mark.
@@ -127,7 +113,9 @@ impl<'a> Recovery<'a> {
                 keys: index.keys(),
             });
         };
-        let marked = replay(scanner, segment, replayed, index, &mut report)?;
+        let mut sink = Sink::new(index, Readers::None);
+        sink.report = Some(&mut report);
+        let marked = replay(scanner, u64::MAX, segment, replayed, &mut sink)?;
         segment.set_end(scanner.offset());
         self.done_bytes += u64::from(scanner.offset());
         Ok(marked)
@@ -203,7 +191,7 @@ impl<'a> Recovery<'a> {
     }
 }
 
-fn total_bytes(listed: &[SegmentEntry], segments: &Segments) -> Result<u64> {
+fn total_bytes(listed: &[SegmentEntry], segments: &[Arc<Segment>]) -> Result<u64> {
     listed
         .iter()
         .zip(segments)

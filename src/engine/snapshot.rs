@@ -87,6 +87,9 @@ impl Pin {
         opening.check_open()?;
         let engine = &opening.engine;
         engine.check_open()?;
+        if at.is_none() {
+            engine.catch_up()?;
+        }
         let sequence = engine.pins.add(engine.log.visible(), at);
         Ok(Self {
             opening: opening.clone(),

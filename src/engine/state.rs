@@ -1,14 +1,14 @@
-//! The page of shared words in `STATE`: for messages, who holds the directory.
+//! Who holds the writer lock, for messages: words of the page of `STATE`.
 //!
-//! The page means nothing without a living process that holds `LOCK`: it is written after the
-//! lock was taken, read only by those who wait for it, and never needed to recover.
+//! They mean nothing without a living process that holds `LOCK`: they are written after the lock
+//! was taken, and read only by those who waited for it in vain.
 //!
 //! | word | what |
 //! |---:|---|
-//! | 0 | the holder's process id, or 0 |
-//! | 1 | when it took the lock, in milliseconds since 1970 |
-//! | 2 | length of its label in bytes |
-//! | 3 … 10 | the label, 8 bytes a word, little-endian |
+//! | 11 | the holder's process id, or 0 |
+//! | 12 | when its turn began, in nanoseconds of the machine's monotonic clock |
+//! | 13 | length of its label in bytes |
+//! | 56 … 63 | the label, 8 bytes a word, little-endian |
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::error::Holder;
 use crate::limits::LABEL_BYTES_MAX;
 use crate::vfs::{SHARED_WORDS, SharedPage, Vfs};
 
-const PROCESS_ID: usize = 0;
-const SINCE_MS: usize = 1;
-const LABEL_BYTES: usize = 2;
-const LABEL: usize = 3;
+const PROCESS_ID: usize = 11;
+const SINCE: usize = 12;
+const LABEL_BYTES: usize = 13;
+const LABEL: usize = 56;
 const LABEL_WORDS: usize = LABEL_BYTES_MAX.div_ceil(8);
 
 const _: () = assert!(LABEL + LABEL_WORDS <= SHARED_WORDS);
@@ -34,9 +34,12 @@ pub(super) fn write_holder(page: &dyn SharedPage, vfs: &dyn Vfs, label: &str) {
         page.store(LABEL + index, u64::from_le_bytes(word));
     }
     page.store(LABEL_BYTES, label.len() as u64);
-    let since_ms = u64::try_from(vfs.unix_time().as_millis()).unwrap_or(u64::MAX);
-    page.store(SINCE_MS, since_ms);
     page.store(PROCESS_ID, u64::from(vfs.process_id()));
+}
+
+/// Writes when this process's turn began.
+pub(super) fn write_since(page: &dyn SharedPage, since: Duration) {
+    page.release(SINCE, u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
 }
 
 /// Says that nobody holds the directory.
@@ -54,8 +57,9 @@ pub(super) fn read_holder(page: &dyn SharedPage, vfs: &dyn Vfs) -> Option<Holder
         .unwrap_or(0)
         .min(LABEL_BYTES_MAX);
     let bytes: Vec<u8> = words.take(len).collect();
-    let now_ms = u64::try_from(vfs.unix_time().as_millis()).unwrap_or(u64::MAX);
-    let held_for = Duration::from_millis(now_ms.saturating_sub(page.load(SINCE_MS)));
+    let held_for = vfs
+        .monotonic()
+        .saturating_sub(Duration::from_nanos(page.load(SINCE)));
     Some(Holder {
         process_id,
         label: String::from_utf8_lossy(&bytes).into_owned(),

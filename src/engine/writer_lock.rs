@@ -1,24 +1,23 @@
 //! The writer lock between threads: first come, first served, within a deadline.
 //!
-//! What is locked is the [`Writer`] itself: the lock hands it out, and takes it back when the
-//! [`WriteTurn`] ends. Its mutex is held for moments only, never while somebody waits or a file
-//! is touched; waiting is done on a [`Signal`] of one's own. Most turns are shorter than going to
+//! Whoever has it may take the lock between processes, with what is left of the deadline, and
+//! holds both until the [`WriteTurn`] ends. Its mutex is held for moments only, never while
+//! somebody waits or a file is touched; waiting is done on a [`Signal`] of one's own. Most turns are shorter than going to
 //! sleep and waking up is, so whoever would be the first to queue looks a few times more before;
 //! those who look at the same time have no order among them, those who queue do.
 //!
 //! Invariants:
-//! 1. `writer` is `None` exactly while a turn is running.
-//! 2. Whoever is first in the queue has been, or will be, woken when the writer is back.
+//! 1. `is_free` is false exactly while a turn is running.
+//! 2. Whoever is first in the queue has been, or will be, woken when the lock is free.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Engine;
 use crate::error::{Error, Holder, Result};
-use crate::log::writer::Writer;
 use crate::vfs::{Signal, Vfs};
 use crate::yielding::Yielding;
 
@@ -30,11 +29,13 @@ pub(crate) struct WriterLock {
     /// What a turn without a label of its own is called.
     label: Arc<str>,
     yielding: Yielding,
+    /// How many are in the queue, to be looked at without the mutex.
+    queued: AtomicUsize,
     state: Mutex<State>,
 }
 
 struct State {
-    writer: Option<Box<Writer>>,
+    is_free: bool,
     running: Option<Running>,
     queue: VecDeque<Arc<dyn Signal>>,
 }
@@ -49,32 +50,54 @@ struct Running {
 /// The right to write, until dropped.
 pub(crate) struct WriteTurn<E: Deref<Target = Engine>> {
     pub(super) engine: E,
-    /// `None` once it was given back.
-    writer: Option<Box<Writer>>,
+    /// Until it was given back.
+    is_running: bool,
+    /// When it began.
+    began: Duration,
+    /// Whether its thread is going to wait, rather than to come again at once.
+    pub(super) is_over: bool,
     /// Whether a commit is on its way; still true when the turn is dropped if it panicked.
     pub(super) committing: bool,
 }
 
 impl WriterLock {
-    /// A free lock around `writer`.
-    pub(crate) fn new(writer: Writer, label: Arc<str>) -> Self {
+    /// A free lock.
+    pub(crate) fn new(label: Arc<str>) -> Self {
         let state = State {
-            writer: Some(Box::new(writer)),
+            is_free: true,
             running: None,
             queue: VecDeque::new(),
         };
         Self {
             label,
             yielding: Yielding::default(),
+            queued: AtomicUsize::new(0),
             state: Mutex::new(state),
         }
     }
 
-    /// Takes the lock of `engine`, waiting up to `timeout`; zero tries once.
+    /// Takes the lock of `engine`, between threads and between processes, waiting up to `timeout`
+    /// for both; zero tries once.
+    ///
+    /// # Errors
+    /// `LockTimeout` with the holder; `WouldDeadlock` if this thread holds it; what stands in the
+    /// way of taking over from another process.
+    pub(crate) fn lock<E: Deref<Target = Engine>>(
+        &self,
+        engine: E,
+        timeout: Duration,
+        label: Option<&Arc<str>>,
+    ) -> Result<WriteTurn<E>> {
+        let turn = self.lock_threads(engine, timeout, label)?;
+        turn.enter(turn.waits_until(timeout), timeout.is_zero(), label)?;
+        Ok(turn)
+    }
+
+    /// Takes the lock between threads alone.
     ///
     /// # Errors
     /// `LockTimeout` with the holder; `WouldDeadlock` if this thread holds it.
-    pub(crate) fn lock<E: Deref<Target = Engine>>(
+    pub(super) fn lock_threads<E: Deref<Target = Engine>>(
         &self,
         engine: E,
         timeout: Duration,
@@ -87,15 +110,9 @@ impl WriterLock {
             self.look_again(engine.vfs.as_ref(), thread);
             state = self.lock_state();
         }
-        if state.queue.is_empty()
-            && let Some(writer) = state.writer.take()
-        {
-            state.run(&engine, thread, label);
-            return Ok(WriteTurn {
-                engine,
-                writer: Some(writer),
-                committing: false,
-            });
+        if state.queue.is_empty() && state.is_free {
+            let began = state.run(&engine, thread, label);
+            return Ok(WriteTurn::new(engine, began, Duration::ZERO));
         }
         if let Some(running) = state
             .running
@@ -107,12 +124,8 @@ impl WriterLock {
         }
         drop(state);
         engine.counters.lock_waits.fetch_add(1, Ordering::Relaxed);
-        let writer = self.wait(&engine, timeout, thread, label)?;
-        Ok(WriteTurn {
-            engine,
-            writer: Some(writer),
-            committing: false,
-        })
+        let (began, waited) = self.wait(&engine, timeout, thread, label)?;
+        Ok(WriteTurn::new(engine, began, waited))
     }
 
     /// Looks for a while whether the lock is free.
@@ -126,28 +139,47 @@ impl WriterLock {
         }
     }
 
+    /// Runs `body` while nobody else has the lock between threads; false, and it was not run, if
+    /// somebody has.
+    pub(super) fn while_free(&self, body: impl FnOnce()) -> bool {
+        let is_mine = std::mem::replace(&mut self.lock_state().is_free, false);
+        if is_mine {
+            body();
+            self.give_back();
+        }
+        is_mine
+    }
+
+    /// Whether others wait for it.
+    pub(super) fn has_queue(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) > 0
+    }
+
+    /// When the turn begins, and how long it was waited for.
     fn wait(
         &self,
         engine: &Engine,
         timeout: Duration,
         thread: u64,
         label: Option<&Arc<str>>,
-    ) -> Result<Box<Writer>> {
+    ) -> Result<(Duration, Duration)> {
         let vfs = &engine.vfs;
         let begun = vfs.monotonic();
         let deadline = begun.saturating_add(timeout);
         let signal = vfs.signal();
         self.lock_state().queue.push_back(signal.clone());
+        self.queued.fetch_add(1, Ordering::Relaxed);
         loop {
             let mut state = self.lock_state();
             let first = state
                 .queue
                 .front()
                 .is_some_and(|front| Arc::ptr_eq(front, &signal));
-            if first && let Some(writer) = state.writer.take() {
+            if first && state.is_free {
                 state.queue.pop_front();
-                state.run(engine, thread, label);
-                return Ok(writer);
+                self.queued.fetch_sub(1, Ordering::Relaxed);
+                let now = state.run(engine, thread, label);
+                return Ok((now, now.saturating_sub(begun)));
             }
             drop(state);
             if timeout.is_zero() || !signal.wait(deadline) {
@@ -156,6 +188,7 @@ impl WriterLock {
         }
         let mut state = self.lock_state();
         state.queue.retain(|queued| !Arc::ptr_eq(queued, &signal));
+        self.queued.fetch_sub(1, Ordering::Relaxed);
         let now = vfs.monotonic();
         let holder = state.running.as_ref().map(|running| {
             Box::new(Holder {
@@ -176,9 +209,9 @@ impl WriterLock {
         })
     }
 
-    fn give_back(&self, writer: Box<Writer>) {
+    fn give_back(&self) {
         let mut state = self.lock_state();
-        state.writer = Some(writer);
+        state.is_free = true;
         state.running = None;
         let next = state.next_to_wake();
         drop(state);
@@ -198,25 +231,24 @@ impl State {
     /// Whether `thread` would be the next to have the lock, once another one is done with it.
     fn is_worth_a_look(&self, thread: u64) -> bool {
         let is_mine = |running: &Running| running.thread == thread;
-        self.writer.is_none()
-            && self.queue.is_empty()
-            && !self.running.as_ref().is_some_and(is_mine)
+        !self.is_free && self.queue.is_empty() && !self.running.as_ref().is_some_and(is_mine)
     }
 
-    fn run(&mut self, engine: &Engine, thread: u64, label: Option<&Arc<str>>) {
+    /// Begins a turn; says when.
+    fn run(&mut self, engine: &Engine, thread: u64, label: Option<&Arc<str>>) -> Duration {
+        let since = engine.vfs.monotonic();
+        self.is_free = false;
         self.running = Some(Running {
             thread,
             label: label.cloned(),
-            since: engine.vfs.monotonic(),
+            since,
         });
+        since
     }
 
     /// Who is to be told that the writer is back.
     fn next_to_wake(&self) -> Option<Arc<dyn Signal>> {
-        self.writer
-            .is_some()
-            .then(|| self.queue.front().cloned())
-            .flatten()
+        self.is_free.then(|| self.queue.front().cloned()).flatten()
     }
 }
 
@@ -227,20 +259,70 @@ fn raise(next: Option<Arc<dyn Signal>>) {
 }
 
 impl<E: Deref<Target = Engine>> WriteTurn<E> {
-    /// The engine, and the writer to append with.
-    pub(super) fn parts(&mut self) -> (&Engine, &mut Writer) {
-        let writer = self
-            .writer
-            .as_mut()
-            .expect("OK because it is given back at the end of a commit, which consumes the turn");
-        (&self.engine, writer)
+    fn new(engine: E, began: Duration, waited: Duration) -> Self {
+        Self {
+            engine,
+            is_running: true,
+            began: began.saturating_sub(waited),
+            is_over: true,
+            committing: false,
+        }
+    }
+
+    /// Until when a turn that may wait for `timeout` in all goes on waiting.
+    pub(super) fn waits_until(&self, timeout: Duration) -> Duration {
+        self.began.saturating_add(timeout)
+    }
+
+    /// Takes the lock between processes, waiting up to `deadline`; with `once`, tries once. Comes
+    /// up to all that others have appended.
+    ///
+    /// # Errors
+    /// `LockTimeout` with the holder; what stands in the way of taking over from another process.
+    pub(super) fn enter(
+        &self,
+        deadline: Duration,
+        once: bool,
+        label: Option<&Arc<str>>,
+    ) -> Result<()> {
+        let engine = &self.engine;
+        // It may have been closed while this thread waited: nobody would give that lock back.
+        engine.check_open()?;
+        let (vfs, lock) = (engine.vfs.as_ref(), &engine.process_lock);
+        lock.take(vfs, self.began, deadline, once)?;
+        lock.sign(vfs, label.unwrap_or(&engine.writer_lock.label), self.began);
+        let shared = engine.log.shared();
+        if !shared.is_owner() || shared.is_writing() {
+            // After a failure only opening again tells what is on the disk.
+            if let Err(error) = engine.check_poison().and_then(|()| engine.take_over()) {
+                lock.leave_turns(vfs);
+                return Err(error);
+            }
+            lock.note_company(self.began);
+            shared.set_owner();
+        }
+        Ok(())
+    }
+
+    /// The sequence number this turn's own reads are at: all that is appended. It needs no pin,
+    /// because nobody else appends.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.engine.applied.load(Ordering::Acquire)
     }
 
     /// Ends the right to write. A second call does nothing.
     pub(super) fn give_back(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            self.engine.writer_lock.give_back(writer);
+        if !std::mem::replace(&mut self.is_running, false) {
+            return;
         }
+        let engine = &self.engine;
+        let (vfs, lock) = (engine.vfs.as_ref(), &engine.process_lock);
+        let is_queued = engine.writer_lock.has_queue();
+        let is_kept = lock.end_turn(vfs, self.began, self.is_over, is_queued);
+        if is_kept && !engine.look_after_lock() {
+            lock.leave_turns(vfs);
+        }
+        engine.writer_lock.give_back();
     }
 }
 

@@ -52,6 +52,13 @@ impl Entry {
         self.at(sequence).filter(|version| !version.is_tombstone())
     }
 
+    /// What whoever begins to read now sees. What is visible is looked at under the lock that
+    /// pruning takes: what a pruning before it has dropped is not seen at that number.
+    fn now(&self, visible: &AtomicU64) -> Option<Version> {
+        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        versions.at(visible.load(Ordering::Acquire))
+    }
+
     fn at(&self, sequence: u64) -> Option<Version> {
         self.versions
             .read()
@@ -135,23 +142,8 @@ impl Index {
     }
 
     /// The newest visible version of `key`, for a reader without a pin; tombstones are `None`.
-    ///
-    /// Without a pin, an overwrite that became visible meanwhile may have dropped the version
-    /// that was visible before; then the newer one is taken.
     pub(crate) fn get_visible(&self, key: &[u8], visible: &AtomicU64) -> Option<Version> {
-        let found = self.points.get(key, |entry| {
-            let mut sequence = visible.load(Ordering::Acquire);
-            loop {
-                if let Some(version) = entry.at(sequence) {
-                    return Some(version);
-                }
-                let now = visible.load(Ordering::Acquire);
-                if now == sequence {
-                    return None;
-                }
-                sequence = now;
-            }
-        });
+        let found = self.points.get(key, |entry| entry.now(visible));
         found.flatten().filter(|version| !version.is_tombstone())
     }
 

@@ -13,6 +13,8 @@ use crate::error::Error;
 pub(crate) struct Fault {
     pub(crate) error: Error,
     pub(crate) poisons: bool,
+    /// Whether all processes were told of the failure that it comes of.
+    pub(crate) is_told: bool,
 }
 
 impl Fault {
@@ -21,6 +23,7 @@ impl Fault {
         Self {
             error,
             poisons: false,
+            is_told: false,
         }
     }
 
@@ -29,6 +32,7 @@ impl Fault {
         Self {
             error: Error::io(operation, path, source),
             poisons: true,
+            is_told: false,
         }
     }
 }

@@ -11,6 +11,9 @@ pub(crate) const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
 /// The writer lock. Never unlinked: a lock file that is made again has two owners.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// A shared lock of everybody who has the store open; who has it alone is alone.
+pub(crate) const OPEN: &str = "OPEN";
+
 /// The page of shared words.
 pub(crate) const STATE: &str = "STATE";
 

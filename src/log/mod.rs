@@ -18,29 +18,33 @@
 pub(crate) mod directory;
 pub(crate) mod fault;
 pub(crate) mod file_name;
-mod group_sync;
+pub(crate) mod group_sync;
 pub(crate) mod location;
 pub(crate) mod manifest;
 pub(crate) mod repair;
 pub(crate) mod scanner;
 pub(crate) mod segment;
-mod tail;
+pub(crate) mod shared;
+pub(crate) mod tail;
 pub(crate) mod writer;
 
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use crate::error::{Error, Result};
 use crate::format::header::SEGMENT_HEADER_BYTES;
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, SegmentEntry};
 use crate::vfs::{OpenMode, Vfs};
 use directory::Directory;
 use fault::Fault;
+use group_sync::{Number, Numbers};
 use location::Version;
 use segment::Segment;
+use shared::{PageOf, Shared};
 use tail::GrowingTail;
 
 /// The live segments, in log order.
@@ -52,21 +56,72 @@ pub(crate) struct Log {
     pub(crate) directory: Directory,
     /// The segment target in bytes.
     segment_bytes: u32,
+    /// How the active segment is opened.
+    mode: OpenMode,
     segments: ArcSwap<Segments>,
+    /// For those who add to `segments`.
+    adding: Mutex<()>,
     tail: GrowingTail,
+    /// The sequence number that readers of this process read at: all before it is in the index.
+    visible: AtomicU64,
+    /// Whether the shared words tell of this log.
+    follows: AtomicBool,
+    page_of: PageOf,
 }
 
 impl Log {
-    /// The log of `directory`, without segments yet.
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, directory: Directory, segment_bytes: u32) -> Self {
+    /// The log of `directory`, without segments yet, whose active one is opened in `mode`.
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        directory: Directory,
+        shared: Shared,
+        page_of: PageOf,
+        segment_bytes: u32,
+        mode: OpenMode,
+    ) -> Self {
         let segments = ArcSwap::from_pointee(Segments::new());
+        // Nobody knows what became of what waited for its sync then.
+        let cause = io::Error::other("a write or a sync has failed, here or in another process");
+        let foreign = Error::io("sync", &directory.path, cause);
         Self {
             vfs,
             directory,
             segment_bytes,
+            mode,
             segments,
-            tail: GrowingTail::new(),
+            adding: Mutex::default(),
+            tail: GrowingTail::new(shared, foreign),
+            visible: AtomicU64::new(0),
+            follows: AtomicBool::new(true),
+            page_of,
         }
+    }
+
+    /// Says that this is a reader of a log that nobody writes, until the shared words say that
+    /// somebody does.
+    pub(crate) fn stand_still(&self) {
+        self.follows.store(false, Ordering::Release);
+    }
+
+    /// The sequence number that is published: what readers of all processes are to see.
+    pub(crate) fn published(&self) -> u64 {
+        if !self.follows.load(Ordering::Acquire) {
+            if !self.shared().is_of(&self.page_of) {
+                return self.visible.load(Ordering::Acquire);
+            }
+            self.follows.store(true, Ordering::Release);
+        }
+        self.shared().get(Number::Visible)
+    }
+
+    /// Which store the shared words have to be of.
+    pub(crate) fn page_of(&self) -> &PageOf {
+        &self.page_of
+    }
+
+    /// The page of shared words.
+    pub(crate) fn shared(&self) -> &Shared {
+        self.tail.shared()
     }
 
     /// The live segments as they are now.
@@ -74,13 +129,85 @@ impl Log {
         self.segments.load_full()
     }
 
-    /// Takes `segments` as the live ones, all durable up to `end` in the last of them, and the
-    /// batch `sequence` as the last before that end.
-    pub(crate) fn install(&self, segments: Segments, end: u32, sequence: u64) {
-        let active = segments.last().cloned();
-        self.segments.store(Arc::new(segments));
-        self.tail
-            .restart(active.map(|segment| (segment, end)), sequence);
+    /// Says of a log that was recovered, or has gone on to an empty segment, that it ends at `end`
+    /// of `segment`, behind the batch `sequence`, and is durable. The caller holds the writer lock.
+    pub(crate) fn restart(&self, segment: Option<(u32, u32)>, sequence: u64) {
+        self.tail.restart(segment, sequence);
+    }
+
+    /// Takes the first `failures` of all processes as mended.
+    pub(crate) fn mend(&self, failures: u64) {
+        self.tail.mend(failures);
+    }
+
+    /// Adds what is missing of `segments` to the live ones.
+    pub(crate) fn add_segments(&self, segments: Segments) {
+        let _guard = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.segments().as_ref().clone();
+        for segment in segments {
+            if let Err(at) = all.binary_search_by_key(&segment.id, |each| each.id) {
+                all.insert(at, segment);
+            }
+        }
+        self.segments.store(Arc::new(all));
+    }
+
+    /// Opens what is missing of the segments that `manifest` lists.
+    ///
+    /// # Errors
+    /// `Corrupt`, `FormatVersion`, `Io`.
+    pub(crate) fn open_segments(&self, manifest: &Manifest) -> Result<()> {
+        let known = self.segments();
+        let (vfs, directory) = (self.vfs.as_ref(), &self.directory.path);
+        let open = |entry: &SegmentEntry| {
+            let mode = if entry.is_sealed {
+                OpenMode::Read
+            } else {
+                self.mode
+            };
+            Segment::open(vfs, directory, &manifest.store_id, entry.id, mode).map(Arc::new)
+        };
+        let missing = manifest.segments.iter();
+        let missing = missing.filter(|entry| find(&known, entry.id).is_none());
+        let opened = missing.map(open).collect::<Result<Segments>>()?;
+        self.add_segments(opened);
+        Ok(())
+    }
+
+    /// The segment `id`, which may be one that another process has made; `None` for the id 0.
+    ///
+    /// # Errors
+    /// As [`Log::open_segments`].
+    pub(crate) fn known_segment(&self, id: u32) -> Result<Option<Arc<Segment>>> {
+        if id == 0 {
+            return Ok(None);
+        }
+        if let Some(segment) = find(&self.segments.load(), id) {
+            return Ok(Some(segment.clone()));
+        }
+        let manifest = self.load_manifest()?;
+        self.open_segments(&manifest)?;
+        match find(&self.segments.load(), id) {
+            Some(segment) => Ok(Some(segment.clone())),
+            None => Err(self.gone(id, 0)),
+        }
+    }
+
+    /// The manifest as it is on disk.
+    ///
+    /// # Errors
+    /// `Corrupt`, also if there is none any more; `FormatVersion`, `Io`.
+    pub(crate) fn load_manifest(&self) -> Result<Manifest> {
+        let path = &self.directory.path;
+        manifest::load(self.vfs.as_ref(), path)?.ok_or_else(|| {
+            let path = path.join(file_name::MANIFEST);
+            Error::corrupt(&path, 0, "it is gone, though the store is open")
+        })
+    }
+
+    fn gone(&self, id: u32, offset: u32) -> Error {
+        let path = file_name::segment(&self.directory.path, id);
+        Error::corrupt(&path, u64::from(offset), "the segment is gone")
     }
 
     /// Notes that whole records reach up to `end` of the active segment, the last batch being
@@ -99,9 +226,9 @@ impl Log {
         self.tail.append(segment.id, end, sequence, is_awaited)
     }
 
-    /// The sequence number that new readers read at.
+    /// The sequence number that new readers of this process read at.
     pub(crate) fn visible(&self) -> &AtomicU64 {
-        self.tail.visible()
+        &self.visible
     }
 
     /// Waits until readers see the batch `sequence`, sharing the syncs that takes.
@@ -109,7 +236,25 @@ impl Log {
     /// # Errors
     /// As [`Log::sync`].
     pub(crate) fn wait_visible(&self, sequence: u64) -> Result<(), Fault> {
-        self.tail.wait_visible(self.vfs.as_ref(), sequence)
+        self.tail.wait_visible(self, sequence)
+    }
+
+    /// The sync that has failed here, or what stands for failures of other processes.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.tail.failure()
+    }
+
+    /// Refuses if another process has recovered the log since this one opened it.
+    ///
+    /// # Errors
+    /// What stands for failures of other processes.
+    pub(crate) fn check_history(&self) -> Result<()> {
+        self.tail.check_history()
+    }
+
+    /// Tells all processes that a write or a sync has failed.
+    pub(crate) fn tell_failure(&self) {
+        self.tail.tell_failure();
     }
 
     /// Hands the value at `version` of `key` to `take`.
@@ -124,14 +269,9 @@ impl Log {
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<R> {
         let segments = self.segments.load();
-        let segment = find(&segments, version.location.segment).ok_or_else(|| {
-            let path = file_name::segment(&self.directory.path, version.location.segment);
-            Error::corrupt(
-                &path,
-                u64::from(version.location.offset),
-                "the segment is gone",
-            )
-        })?;
+        let location = version.location;
+        let segment = find(&segments, location.segment)
+            .ok_or_else(|| self.gone(location.segment, location.offset))?;
         segment.read(key, version, verify, take)
     }
 
@@ -146,12 +286,17 @@ impl Log {
         }
     }
 
+    /// Up to where `segment`, the active one, is durable.
+    pub(crate) fn synced_upto(&self, segment: u32) -> u32 {
+        self.tail.synced_upto(segment)
+    }
+
     /// Makes all that is appended by now durable.
     ///
     /// # Errors
     /// A poisoning fault if this sync fails, or any before it has.
     pub(crate) fn sync(&self) -> Result<(), Fault> {
-        self.tail.sync(self.vfs.as_ref())
+        self.tail.sync(self)
     }
 
     /// How many syncs of segments have succeeded since the log was opened.

@@ -57,9 +57,20 @@ pub(crate) fn settle(
     offset: u32,
     end: u32,
 ) -> Result<(), Fault> {
-    let mut at = synced_upto;
-    while at < offset {
-        let next = offset.min(at.saturating_add(piece_u32()));
+    rewrite(segment, synced_upto, offset)?;
+    zero(segment, offset, end)?;
+    failpoint::hit!("recovery-zeroed");
+    segment
+        .file
+        .sync()
+        .map_err(|error| Fault::poison("sync", &segment.path, error))
+}
+
+/// Writes the records from `from` up to `to` over themselves.
+pub(crate) fn rewrite(segment: &Segment, from: u32, to: u32) -> Result<(), Fault> {
+    let mut at = from;
+    while at < to {
+        let next = to.min(at.saturating_add(piece_u32()));
         let view = segment.view(at, (next - at) as usize);
         let piece = view.map_err(Fault::harmless)?.into_owned();
         segment
@@ -68,12 +79,7 @@ pub(crate) fn settle(
             .map_err(|error| Fault::poison("write", &segment.path, error))?;
         at = next;
     }
-    zero(segment, offset, end)?;
-    failpoint::hit!("recovery-zeroed");
-    segment
-        .file
-        .sync()
-        .map_err(|error| Fault::poison("sync", &segment.path, error))
+    Ok(())
 }
 
 fn zero(segment: &Segment, offset: u32, end: u32) -> Result<(), Fault> {

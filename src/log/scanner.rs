@@ -77,6 +77,24 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// A walk that goes on at `at`, behind a record, up to `end`; the last batch was `sequence`.
+    pub(crate) fn resume(
+        segment: &'a Segment,
+        at: u32,
+        end: u32,
+        epoch_max: u32,
+        sequence: u64,
+    ) -> Self {
+        let mut scanner = Self::new(segment, end, epoch_max);
+        if at > scanner.at {
+            scanner.at = at;
+            scanner.sequence = sequence;
+        }
+        // Nothing lies between the two if a segment shrank, which none does.
+        scanner.end = end.max(scanner.at);
+        scanner
+    }
+
     /// Where the next record would begin: behind the last whole one.
     pub(crate) fn offset(&self) -> u32 {
         self.at

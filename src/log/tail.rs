@@ -2,27 +2,31 @@
 //!
 //! The writer moves the end; whoever needs it durable or visible comes in at [`GrowingTail::wait`]:
 //! a commit, the background sync, `store.sync()`, a roll-over, closing. [`super::group_sync`]
-//! decides who syncs and who waits. One sync runs at a time: two at once on one file would be told
-//! of a failure only once, and the other one would take lost bytes for durable.
+//! decides who syncs and who waits among threads, [`super::shared`] among processes.
 //!
 //! Invariants:
-//! 1. The active segment changes only when all of the one before is durable, so not while a sync
-//!    is running.
-//! 2. Whoever leads a sync ends it, also by a panic: that is a failed sync.
+//! 1. One sync of a process runs at a time: two at once on one open file would be told of a
+//!    failure only once, and the other one would take lost bytes for durable. Files that other
+//!    processes have opened are told by themselves.
+//! 2. A new segment takes records only when all of the one before is durable: so a sync of the
+//!    segment of its target is a sync of all before it.
+//! 3. Whoever leads a sync ends it, also by a panic: that is a failed sync.
 //!
 //! What a crash leaves: what was appended after the last sync is there or not; none of it that is
 //! awaited was shown to anybody.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::Log;
 use super::fault::Fault;
-use super::group_sync::{End, GroupSync, Todo, Wake, Wanted};
-use super::segment::Segment;
+use super::group_sync::{End, GroupSync, Number, Numbers, Target, Todo, Wake, Wanted};
+use super::repair;
+use super::shared::Shared;
 use crate::error::Error;
 use crate::failpoint;
+use crate::format::header::SEGMENT_HEADER_BYTES;
 use crate::vfs::{Signal, Vfs};
 use crate::yielding::Yielding;
 
@@ -44,38 +48,49 @@ impl Wake for Arc<dyn Signal> {
 
 /// The end of the log.
 pub(crate) struct GrowingTail {
-    active: Mutex<Option<Arc<Segment>>>,
-    group: GroupSync<Arc<dyn Signal>, Error>,
-    /// How long the last sync took, in nanoseconds.
-    sync_nanos: AtomicU64,
+    group: GroupSync<Shared, Arc<dyn Signal>, Error>,
     yielding: Yielding,
 }
 
 /// A place in the log as one number, which rises with every record.
-fn position(segment: u32, offset: u32) -> u64 {
+pub(crate) fn position(segment: u32, offset: u32) -> u64 {
     u64::from(segment) << 32 | u64::from(offset)
 }
 
+/// The segment of a position, and the offset in it.
+pub(crate) fn place(position: u64) -> (u32, u32) {
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    (half(position >> 32), half(position))
+}
+
 impl GrowingTail {
-    /// The end of an empty log.
-    pub(super) fn new() -> Self {
+    /// The end of the log that `shared` tells of; `foreign` is the error of other processes'
+    /// failures.
+    pub(super) fn new(shared: Shared, foreign: Error) -> Self {
         Self {
-            active: Mutex::default(),
-            group: GroupSync::new(),
-            sync_nanos: AtomicU64::new(0),
+            group: GroupSync::new(shared, foreign),
             yielding: Yielding::default(),
         }
     }
 
+    /// The page of shared words.
+    pub(super) fn shared(&self) -> &Shared {
+        self.group.numbers()
+    }
+
     /// Takes the end `offset` of `segment`, before which all is durable, as the end of a log whose
     /// last batch is `sequence`; without a segment, that of an empty log.
-    pub(super) fn restart(&self, segment: Option<(Arc<Segment>, u32)>, sequence: u64) {
-        let end = segment.as_ref().map(|(segment, offset)| End {
-            position: position(segment.id, *offset),
+    pub(super) fn restart(&self, segment: Option<(u32, u32)>, sequence: u64) {
+        let end = segment.map(|(segment, offset)| End {
+            position: position(segment, offset),
             sequence,
         });
-        *self.lock_active() = segment.map(|(segment, _)| segment);
         self.group.restart(end.unwrap_or_default());
+    }
+
+    /// Takes the first `failures` of all processes as mended.
+    pub(super) fn mend(&self, failures: u64) {
+        self.group.mend(failures);
     }
 
     /// Notes that whole records reach up to `offset` of `segment`, the active one, and that the
@@ -96,14 +111,10 @@ impl GrowingTail {
             .map_err(told)
     }
 
-    /// The sequence number that new readers read at.
-    pub(super) fn visible(&self) -> &AtomicU64 {
-        self.group.visible()
-    }
-
     /// Up to where `segment`, the active one, is durable.
     pub(super) fn synced_upto(&self, segment: u32) -> u32 {
-        let offset = self.group.durable().checked_sub(position(segment, 0));
+        let durable = self.shared().get(Number::Durable);
+        let offset = durable.checked_sub(position(segment, 0));
         offset
             .and_then(|offset| u32::try_from(offset).ok())
             .unwrap_or(0)
@@ -114,67 +125,131 @@ impl GrowingTail {
         self.group.sync_count()
     }
 
+    /// The sync that has failed here, or what stands for failures of other processes.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.group.failure()
+    }
+
+    /// Refuses if another process has recovered the log since this one opened it.
+    pub(super) fn check_history(&self) -> Result<(), Error> {
+        self.group.check_history()
+    }
+
+    /// Tells all processes that a write or a sync has failed.
+    pub(super) fn tell_failure(&self) {
+        self.group.tell_failure();
+    }
+
     /// Makes all that is appended by now durable.
     ///
     /// # Errors
     /// A poisoning fault if this sync fails, or any before it has.
-    pub(super) fn sync(&self, vfs: &dyn Vfs) -> Result<(), Fault> {
-        let wanted = Wanted::Durable(self.group.appended());
-        self.wait(vfs, wanted, false)
+    pub(super) fn sync(&self, log: &Log) -> Result<(), Fault> {
+        let wanted = Wanted::Durable(self.shared().get(Number::Appended));
+        self.wait(log, wanted, false)
     }
 
     /// Waits until readers see `sequence`; for a commit, together with the commits of others.
     ///
     /// # Errors
     /// As [`GrowingTail::sync`].
-    pub(super) fn wait_visible(&self, vfs: &dyn Vfs, sequence: u64) -> Result<(), Fault> {
-        self.wait(vfs, Wanted::Visible(sequence), true)
+    pub(super) fn wait_visible(&self, log: &Log, sequence: u64) -> Result<(), Fault> {
+        self.wait(log, Wanted::Visible(sequence), true)
     }
 
     /// Waits for `wanted`, or leads the sync that brings it; `is_patient` gives others the chance
     /// to share that sync.
-    fn wait(&self, vfs: &dyn Vfs, wanted: Wanted, is_patient: bool) -> Result<(), Fault> {
-        let mut brought = None;
-        loop {
-            let todo = self.group.todo(wanted, brought.take());
-            match todo.map_err(told)? {
-                Todo::Nothing => return Ok(()),
-                Todo::BringWaker => brought = Some(vfs.signal()),
-                Todo::Wait(signal) => {
+    fn wait(&self, log: &Log, wanted: Wanted, is_patient: bool) -> Result<(), Fault> {
+        let vfs = log.vfs.as_ref();
+        let (mut brought, mut has_waited) = (None, false);
+        let done = loop {
+            match self.group.todo(wanted, brought.take()) {
+                Ok(Todo::Nothing) => break Ok(()),
+                Ok(Todo::BringWaker) => brought = Some(vfs.signal()),
+                Ok(Todo::Wait(signal)) => {
                     while !signal.wait(vfs.monotonic().saturating_add(LOOK_AGAIN)) {}
+                    has_waited = true;
                     self.group.woken(signal);
                 }
-                Todo::Lead => self.lead(vfs, is_patient),
+                Ok(Todo::Lead) => {
+                    has_waited = false;
+                    if let Err(error) = self.lead(log, wanted, is_patient) {
+                        break Err(told(error));
+                    }
+                }
+                Err(error) => break Err(told(error)),
             }
+        };
+        if has_waited {
+            self.group.pass_on();
         }
+        done
     }
 
-    /// Syncs what is appended, for all who wait.
-    fn lead(&self, vfs: &dyn Vfs, is_patient: bool) {
+    /// Syncs what is appended, for all who wait; unless another process brings what is wanted.
+    ///
+    /// # Errors
+    /// What keeps this process from syncing; the log is none the worse for it.
+    fn lead(&self, log: &Log, wanted: Wanted, is_patient: bool) -> Result<(), Error> {
+        let vfs = log.vfs.as_ref();
         let mut leader = Leader {
             tail: self,
-            target: End::default(),
+            leads: false,
+            target: None,
             synced: None,
         };
+        let mut overtakes = false;
+        while let Err(other) = self.shared().try_lead() {
+            overtakes = !self.shared().wait_for_leader(vfs, other);
+            if overtakes {
+                break;
+            }
+            if self.group.has(wanted) || self.group.failure().is_some() {
+                leader.synced = Some(Ok(()));
+                return Ok(());
+            }
+        }
+        leader.leads = true;
+        if self.group.has(wanted) {
+            leader.synced = Some(Ok(()));
+            return Ok(());
+        }
         if is_patient {
             self.let_others_come(vfs);
         }
-        leader.target = self.group.begin_sync();
-        let Some(segment) = self.lock_active().clone() else {
+        let target = self.group.begin_sync();
+        leader.target = Some(target);
+        let (id, offset) = place(target.end.position);
+        let segment = match log.known_segment(id) {
+            Ok(Some(segment)) => segment,
             // Nobody waits for anything in a log without segments.
-            leader.synced = Some(Ok(()));
-            return;
+            Ok(None) => {
+                (leader.target, leader.synced) = (None, Some(Ok(())));
+                return Ok(());
+            }
+            Err(error) => {
+                (leader.target, leader.synced) = (None, Some(Ok(())));
+                let cause = io::Error::other(error.to_string());
+                return Err(Error::io("sync", &log.directory.path, cause));
+            }
         };
+        if overtakes {
+            // The sync of one who died may have failed, and nobody was told.
+            let from = self.synced_upto(id).max(SEGMENT_HEADER_BYTES);
+            if let Err(fault) = repair::rewrite(&segment, from, offset) {
+                leader.synced = Some(Err(fault.error));
+                return Ok(());
+            }
+        }
         failpoint::hit!("sync-before");
         let begun = vfs.monotonic();
         let synced = segment.file.sync();
         let took = vfs.monotonic().saturating_sub(begun);
         failpoint::hit!("sync-after");
-        self.sync_nanos.store(
-            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.shared().set_sync_nanos(nanos);
         leader.synced = Some(synced.map_err(|error| Error::io("sync", &segment.path, error)));
+        Ok(())
     }
 
     /// Gives those who committed of late the time to come again, so that all of them share one
@@ -183,7 +258,7 @@ impl GrowingTail {
         if self.group.is_complete() || !self.yielding.is_worth_it() {
             return;
         }
-        let patience = Duration::from_nanos(self.sync_nanos.load(Ordering::Relaxed) / PATIENCE);
+        let patience = Duration::from_nanos(self.shared().sync_nanos() / PATIENCE);
         let mut now = vfs.monotonic();
         let until = now.saturating_add(patience.min(PATIENCE_MAX));
         while now < until && !self.group.is_complete() {
@@ -193,16 +268,15 @@ impl GrowingTail {
             }
         }
     }
-
-    fn lock_active(&self) -> MutexGuard<'_, Option<Arc<Segment>>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// One who leads a sync; ends it when dropped.
 struct Leader<'a> {
     tail: &'a GrowingTail,
-    target: End,
+    /// Whether it leads for all processes, or waits for another one's leader yet.
+    leads: bool,
+    /// `None` until it was taken.
+    target: Option<Target>,
     /// What the sync said; `None` until it has.
     synced: Option<Result<(), Error>>,
 }
@@ -210,7 +284,11 @@ struct Leader<'a> {
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         let synced = self.synced.take().unwrap_or_else(|| Err(panicked()));
-        self.tail.group.end_sync(self.target, synced);
+        self.tail.group.end_sync(self.target, &synced, || {
+            if self.leads {
+                self.tail.shared().end_lead();
+            }
+        });
     }
 }
 
@@ -219,6 +297,7 @@ fn told(error: Error) -> Fault {
     Fault {
         error,
         poisons: true,
+        is_told: true,
     }
 }
 

@@ -142,7 +142,10 @@ impl Writer {
         }
         manifest.generation += 1;
         match manifest::save(log.vfs.as_ref(), &log.directory, &manifest) {
-            Ok(()) => self.manifest = manifest,
+            Ok(()) => {
+                log.shared().set_generation(manifest.generation);
+                self.manifest = manifest;
+            }
             Err(fault) if fault.poisons => return Err(fault),
             Err(_) => {}
         }
@@ -160,7 +163,7 @@ impl Writer {
     ) -> Result<u32, Fault> {
         let active = self.active_mut();
         let (segment, offset) = (active.segment.clone(), active.end);
-        let synced_upto = log.tail.synced_upto(segment.id);
+        let synced_upto = log.tail.synced_upto(segment.id).min(offset);
         let frame = Frame {
             kind,
             entry_count,
@@ -250,10 +253,10 @@ impl Writer {
         }
         // CRASH: the new segment is listed and empty; the old one is sealed and durable.
         failpoint::hit!("roll-over-listed");
-        let mut segments = log.segments().as_ref().clone();
-        segments.push(segment.clone());
+        log.add_segments(vec![segment.clone()]);
         let end = SEGMENT_HEADER_BYTES;
-        log.install(segments, end, self.sequence);
+        log.shared().set_generation(manifest.generation);
+        log.restart(Some((id, end)), self.sequence);
         self.manifest = manifest;
         self.active = Some(Active {
             segment,

@@ -143,7 +143,7 @@ impl<S: Serializer, K: Key + ?Sized, E> Transaction<'static, S, K, E> {
         check_lock_timeout(timeout)?;
         check_durability(durability)?;
         check_label(label)?;
-        let mut turn = Engine::begin(&opening.engine, timeout, Some(label))?;
+        let turn = Engine::begin(&opening.engine, timeout, Some(label))?;
         let sequence = turn.sequence();
         let overlay = Overlay::default();
         let core = Core {

@@ -48,6 +48,7 @@ pub struct Stats {
 
 pub(crate) fn stats(engine: &Engine) -> Result<Stats> {
     engine.check_open()?;
+    engine.catch_up()?;
     let segments = engine.log.segments();
     let mut disk_bytes = 0;
     let mut log_bytes = 0;

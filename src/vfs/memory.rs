@@ -24,13 +24,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use super::os::page::Page;
+use super::os::page::{Page, PlainWords};
 use super::os::signal::OsSignal;
 use super::os::worker::OsWorker;
 use super::os::{fork, host};
 use super::{
-    DirectoryId, Locality, LockKind, NodeKind, OpenMode, SHARED_WORDS, SharedPage, Signal, Step,
-    Vfs, VfsDirectory, VfsFile, Worker,
+    DirectoryId, Locality, LockKind, NodeKind, OpenMode, SHARED_PAGE_BYTES, SharedPage, Signal,
+    Step, Vfs, VfsDirectory, VfsFile, Worker,
 };
 use content::Content;
 
@@ -233,14 +233,22 @@ impl Vfs for MemoryVfs {
     }
 
     /// The words do not show in the bytes of the file, which are zero.
-    fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
-        let data = self.data(path, OpenMode::WriteOrCreate)?;
+    fn shared_page(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SharedPage>> {
+        let data = self.data(path, mode)?;
         let mut page = host::lock(&data.page);
         let page = page.get_or_insert_with(|| {
-            data.write().grow(size_of::<[u64; SHARED_WORDS]>() as u64);
-            Arc::new(Page((0..SHARED_WORDS).map(|_| AtomicU64::new(0)).collect()))
+            data.write().grow(SHARED_PAGE_BYTES);
+            Arc::new(Page::new(PlainWords::new(), true))
         });
         Ok(Arc::clone(page) as Arc<dyn SharedPage>)
+    }
+
+    fn private_page(&self) -> Arc<dyn SharedPage> {
+        Arc::new(Page::new(PlainWords::new(), true))
+    }
+
+    fn boot_id(&self) -> u64 {
+        1
     }
 
     fn process_id(&self) -> u32 {
@@ -285,7 +293,7 @@ impl Vfs for MemoryVfs {
 }
 
 /// A shared page that is not mapped.
-type Words = Page<Box<[AtomicU64]>>;
+type Words = Page<PlainWords>;
 
 /// What a file is, whatever it is called and however often it is open.
 #[derive(Debug, Default)]

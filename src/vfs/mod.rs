@@ -145,11 +145,20 @@ pub trait Vfs: Send + Sync + 'static {
     /// What the machine says.
     fn locality(&self, directory: &Path) -> io::Result<Locality>;
 
-    /// Opens the page of shared 64-bit words in the file `path`, created zeroed if missing.
+    /// Opens the page of shared 64-bit words in the file `path`: to read it, or with
+    /// [`OpenMode::WriteOrCreate`] to change it too, created zeroed if missing.
     ///
     /// # Errors
-    /// What the machine says.
-    fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>>;
+    /// What the machine says; [`io::ErrorKind::UnexpectedEof`] if a page that is only to be read
+    /// is no page yet.
+    fn shared_page(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SharedPage>>;
+
+    /// A page of words that nobody else has.
+    fn private_page(&self) -> Arc<dyn SharedPage>;
+
+    /// A number that stays the same as long as the machine is on, and is another one afterwards;
+    /// never 0. Where the machine does not tell, it is 1.
+    fn boot_id(&self) -> u64;
 
     /// The id of this process.
     fn process_id(&self) -> u32;
@@ -222,12 +231,21 @@ pub trait Signal: Send + Sync {
 }
 
 /// A page of 64-bit words that all processes of a host see at once; sequentially consistent.
+///
+/// Beside the words the page has bells, which processes wait at. One that is killed while it
+/// waits leaves nothing behind.
 pub trait SharedPage: Send + Sync {
     /// The value of word `index`, below [`SHARED_WORDS`].
     fn load(&self, index: usize) -> u64;
 
     /// Sets word `index`.
     fn store(&self, index: usize, value: u64);
+
+    /// Sets word `index`; what was done before is seen by who sees that, but what the caller looks
+    /// at afterwards may be older than what others see of it.
+    fn release(&self, index: usize, value: u64) {
+        self.store(index, value);
+    }
 
     /// Sets word `index` to `new` if it is `current`; the value found is `Ok` or `Err`.
     ///
@@ -237,10 +255,27 @@ pub trait SharedPage: Send + Sync {
 
     /// Adds to word `index`, wrapping; gives the value before.
     fn fetch_add(&self, index: usize, value: u64) -> u64;
+
+    /// How often bell `bell`, below [`SHARED_BELLS`], was rung, as far as it matters to
+    /// [`SharedPage::wait`].
+    fn rings(&self, bell: usize) -> u32;
+
+    /// Rings a bell: whoever waits at it goes on.
+    fn ring(&self, bell: usize);
+
+    /// Waits until `bell` has been rung since it was `rings`, or up to `deadline` on the clock of
+    /// [`Vfs::monotonic`]; may come back early.
+    fn wait(&self, bell: usize, rings: u32, deadline: Duration);
 }
 
-/// How many words a [`SharedPage`] has: one page of 4 KiB.
-pub const SHARED_WORDS: usize = 512;
+/// How many words a [`SharedPage`] has.
+pub const SHARED_WORDS: usize = 480;
+
+/// How many bells a [`SharedPage`] has.
+pub const SHARED_BELLS: usize = 64;
+
+/// How long a file is that is a [`SharedPage`]: words and bells, one page of 4 KiB.
+pub const SHARED_PAGE_BYTES: u64 = 8 * SHARED_WORDS as u64 + 4 * SHARED_BELLS as u64;
 
 /// An open directory.
 pub trait VfsDirectory: Send + Sync {

@@ -1,14 +1,15 @@
 //! After a killed process or a failed call: what was acknowledged stays, whatever comes then.
 
-use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use happystore::vfs::sim::{Fault, FaultEffect, Schedule, World};
-use happystore::{Durability, ErrorKind, Options, Store, TxOptions};
+use happystore::vfs::sim::{Fault, FaultEffect, World};
+use happystore::{Access, Durability, ErrorKind, Options, Store, TxOptions};
+
+use crate::support::hooked::Hooked;
 
 fn open(world: &World, segment_bytes: u64) -> happystore::Result<Store> {
     Options::new()
@@ -131,87 +132,114 @@ fn reopening_after_a_failed_sync_does_not_trust_what_only_memory_holds() {
     );
 }
 
-thread_local! {
-    /// Whether this thread is the one whose sync fails.
-    static FAILS: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Two threads sync one file: the failing sync begins when the other thread has written, and
-/// ends before that thread's own sync, if it makes one, begins.
-struct Beside {
-    world: World,
-    calls: AtomicU64,
-    is_syncing: AtomicBool,
-    has_written: AtomicBool,
-    has_failed: AtomicBool,
-}
-
-impl Beside {
-    fn wait_for(flag: &AtomicBool) {
-        while !flag.load(Ordering::SeqCst) {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-impl Schedule for Beside {
-    fn switch(&self) {
-        if FAILS.get() {
-            self.is_syncing.store(true, Ordering::SeqCst);
-            Self::wait_for(&self.has_written);
-            let fault = Fault::once(FaultEffect::Clean, io::ErrorKind::Other);
-            self.world.fail_call(1, fault);
-        } else if self.calls.fetch_add(1, Ordering::SeqCst) == 1 {
-            // The first call was the write.
-            self.has_written.store(true, Ordering::SeqCst);
-            Self::wait_for(&self.has_failed);
-        }
-    }
-
-    fn idle(&self, _deadline: Duration) -> bool {
-        self.has_written.store(true, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(1));
-        true
-    }
-}
-
+/// The failing sync begins first, and ends when the other thread waits for it.
 #[test]
 fn a_commit_beside_a_sync_that_fails_is_not_acknowledged() {
     for seed in 0..20 {
         let world = World::new(seed);
-        let options = Options::new().vfs(world.process());
+        let is_armed = Arc::new(AtomicBool::new(false));
+        let (syncing, begun) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let held = Mutex::new((syncing, released));
+        let (armed, failing) = (is_armed.clone(), world.clone());
+        let hook = Arc::new(move |call: &'static str| {
+            if call == "sync" && armed.swap(false, Ordering::SeqCst) {
+                let held = held.lock().unwrap();
+                held.0.send(()).unwrap();
+                held.1.recv().unwrap();
+                let fault = Fault::once(FaultEffect::Clean, io::ErrorKind::Other);
+                failing.fail_call(1, fault);
+            }
+        });
+        let process = world.process();
+        let options = Options::new().vfs(Arc::new(Hooked { process, hook }));
         let store: Store = options.durability(Durability::Os).open("/d").unwrap();
         store.set("before", &1).unwrap();
-        let beside = Arc::new(Beside {
-            world: world.clone(),
-            calls: AtomicU64::new(0),
-            is_syncing: AtomicBool::new(false),
-            has_written: AtomicBool::new(false),
-            has_failed: AtomicBool::new(false),
-        });
-        world.set_schedule(Some(beside.clone()));
+        is_armed.store(true, Ordering::SeqCst);
         thread::scope(|scope| {
-            let failing = scope.spawn(|| {
-                FAILS.set(true);
-                let synced = store.sync();
-                beside.has_failed.store(true, Ordering::SeqCst);
-                synced
+            let failing = scope.spawn(|| store.sync());
+            begun.recv().unwrap();
+            let beside = scope.spawn(|| {
+                let options = TxOptions::new().durability(Durability::Sync);
+                let tx = store.begin_with(&options)?;
+                tx.set("durable", &1)?;
+                tx.commit()
             });
-            Beside::wait_for(&beside.is_syncing);
-            let options = TxOptions::new().durability(Durability::Sync);
-            let tx = store.begin_with(&options).unwrap();
-            tx.set("durable", &1).unwrap();
-            assert!(
-                tx.commit().is_err(),
-                "seed {seed}: acknowledged over lost bytes"
-            );
+            thread::sleep(Duration::from_millis(5));
+            assert!(!beside.is_finished(), "seed {seed}: it did not wait");
+            release.send(()).unwrap();
+            let error = beside.join().unwrap().unwrap_err();
+            assert!(error.may_have_changed(), "seed {seed}: {error}");
             assert_eq!(failing.join().unwrap().unwrap_err().kind(), ErrorKind::Io);
         });
-        world.set_schedule(None);
         assert_eq!(
             store.set("later", &1).unwrap_err().kind(),
             ErrorKind::Poisoned
         );
         assert_eq!(store.get("before").unwrap(), Some(1));
     }
+}
+
+/// Lets whoever keeps the writer lock see that he needs it no more.
+fn rest(world: &World) {
+    for _ in 0..3 {
+        world.advance(Duration::from_millis(2));
+        world.run_background();
+    }
+}
+
+#[test]
+fn a_failed_sync_stops_all_processes_until_each_has_opened_again_and_no_longer() {
+    let world = World::new(1);
+    let mut stores: Vec<Store> = Vec::new();
+    for _ in 0..3 {
+        stores.push(open(&world, 4096).unwrap());
+        rest(&world);
+    }
+    let set = |store: &Store, n: u8| {
+        rest(&world);
+        store
+            .set(&format!("a{n}"), &n)
+            .map_err(|error| error.kind())
+    };
+    set(&stores[0], 0).unwrap();
+    let fault = Fault::once(FaultEffect::Clean, io::ErrorKind::Other);
+    rest(&world);
+    world.fail_segment_sync(1, fault);
+    assert_eq!(set(&stores[0], 1), Err(ErrorKind::Io));
+    for at in 0..3 {
+        let refused = set(&stores[at], 2);
+        assert_eq!(refused, Err(ErrorKind::Poisoned), "process {at}");
+        assert!(stores[at].clone().close().is_err());
+        rest(&world);
+        stores[at] = open(&world, 4096).unwrap();
+        // Whoever has opened again stays well, also when others notice the failure later.
+        for mended in &stores[..=at] {
+            assert_eq!(
+                set(mended, 3),
+                Ok(()),
+                "after process {at} has opened again"
+            );
+        }
+    }
+    assert!(
+        stores
+            .iter()
+            .all(|store| store.get("a3").unwrap() == Some(3))
+    );
+}
+
+#[test]
+fn a_reader_that_syncs_does_nothing() {
+    let world = World::new(1);
+    let options = Options::new().vfs(world.process());
+    let writer: Store = options.durability(Durability::Os).open("/d").unwrap();
+    writer.set("a", &1).unwrap();
+    let options = Options::new().vfs(world.process());
+    let reader: Store = options.access(Access::ReadOnly).open("/d").unwrap();
+    assert_eq!(reader.get("a").unwrap(), Some(1));
+    reader.sync().unwrap();
+    writer.set("a", &2).unwrap();
+    assert_eq!(reader.get("a").unwrap(), Some(2));
+    reader.close().unwrap();
 }

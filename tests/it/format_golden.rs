@@ -123,7 +123,7 @@ fn the_same_operations_write_the_same_bytes_of_format_1() {
             "{file}, first difference"
         );
     }
-    let files = [&["LOCK"][..], &["MANIFEST", "STATE"]].concat();
+    let files = ["LOCK", "MANIFEST", "OPEN", "STATE"];
     let others: Vec<_> = image
         .list("/s")
         .into_iter()

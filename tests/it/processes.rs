@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use happystore::{Access, Durability, Error, ErrorKind, Options, Result, Store};
+use happystore::{
+    Access, Durability, Error, ErrorKind, Options, Result, Store, Transaction, TxOptions,
+};
 
 /// A child that has a store open and does what it is told, a line at a time.
 struct Other {
@@ -75,6 +77,7 @@ fn other_process() {
     let options = Options::new().label("the other process");
     let options = match how.as_str() {
         "read" => options.access(Access::ReadOnly),
+        "exclusive" => options.access(Access::Exclusive),
         "os" => options.durability(Durability::Os),
         "deferred" => options.durability(Durability::Deferred(Duration::from_secs(1))),
         _ => options,
@@ -90,21 +93,35 @@ fn other_process() {
             "write for ever" => write_for_ever(&store),
             "fork" => println!("other: {:?}", fork_and_open(Path::new(&path))),
             "read" => println!("other: {:?}", store.get::<i32>("a").unwrap()),
+            "increment" => {
+                let add = |tx: &Transaction<'_>| -> Result<i32> {
+                    let next = tx.get::<i32>("a")?.unwrap_or(0) + 1;
+                    tx.set("a", &next)?;
+                    Ok(next)
+                };
+                println!("other: {:?}", store.transaction(add).unwrap());
+            }
+            "hold" => {
+                let options = TxOptions::new().label("a long job");
+                let tx = store.begin_with(&options).unwrap();
+                println!("other: holding");
+                std::thread::sleep(Duration::from_hours(1));
+                drop(tx);
+            }
             other => panic!("unknown: {other}"),
         }
     }
 }
 
-/// Forks, and opens the store in the child: whether that finds it locked, by its parent. Done in
+/// Forks, and opens the store in the child: whether it may write there, beside its parent. Done in
 /// a process without other threads, whose mutexes the child would find held for ever.
 fn fork_and_open(path: &Path) -> bool {
     // SAFETY: no other thread of this process does anything, and the child ends without unwinding.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let opened = impatient(path);
-        let locked = opened.is_err_and(|error| error.kind() == ErrorKind::LockTimeout);
+        let added = impatient(path).and_then(|store| store.set("of the child", &1));
         // SAFETY: ends the child at once.
-        unsafe { libc::_exit(i32::from(!locked)) };
+        unsafe { libc::_exit(i32::from(added.is_err())) };
     }
     let mut status = 0;
     // SAFETY: waits for the child made above, with a valid place for its status.
@@ -131,7 +148,7 @@ fn impatient(path: &Path) -> Result<Store> {
 #[test]
 fn a_second_process_is_told_who_holds_the_store() {
     let directory = tempfile::tempdir().unwrap();
-    let mut other = Other::open(directory.path(), "");
+    let mut other = Other::open(directory.path(), "exclusive");
     let error = impatient(directory.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LockTimeout);
     assert!(error.is_retryable());
@@ -168,7 +185,7 @@ fn a_forked_child_that_opens_the_store_is_another_process() {
 #[test]
 fn a_second_process_waits_until_the_first_has_closed() {
     let directory = tempfile::tempdir().unwrap();
-    let mut other = Other::open(directory.path(), "");
+    let mut other = Other::open(directory.path(), "exclusive");
     let path = directory.path().to_owned();
     let waiting = std::thread::spawn(move || Store::open(path).and_then(|s| s.set("a", &1)));
     other.tell("close");
@@ -178,26 +195,66 @@ fn a_second_process_waits_until_the_first_has_closed() {
 }
 
 #[test]
-fn readers_of_several_processes_read_beside_each_other_and_not_beside_a_writer() {
+fn processes_read_and_write_beside_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
-    store.set("a", &7).unwrap();
-    store.close().unwrap();
-    let mut readers = [
-        Other::open(directory.path(), "read"),
-        Other::open(directory.path(), "read"),
+    store.set("a", &0).unwrap();
+    let mut reader = Other::open(directory.path(), "read");
+    let mut writers = [
+        Other::open(directory.path(), ""),
+        Other::open(directory.path(), "os"),
     ];
-    for reader in &mut readers {
-        reader.tell("read");
-        assert_eq!(reader.answer(), "Some(7)");
+    for round in 0..30 {
+        let expected = 3 * round;
+        for (at, writer) in (1..).zip(&mut writers) {
+            writer.tell("increment");
+            assert_eq!(writer.answer(), (expected + at).to_string());
+            assert_eq!(store.get("a").unwrap(), Some(expected + at));
+            reader.tell("read");
+            assert_eq!(reader.answer(), format!("Some({})", expected + at));
+        }
+        store.set("a", &(expected + 3)).unwrap();
     }
-    let error = impatient(directory.path()).unwrap_err();
-    let Error::LockTimeout { holder, .. } = &error else {
+    // Whoever opens exclusively waits for all of them.
+    let exclusive = || {
+        let options = Options::new().access(Access::Exclusive);
+        let options = options.lock_timeout(Duration::from_millis(20));
+        options.open(directory.path())
+    };
+    store.close().unwrap();
+    assert_eq!(exclusive().unwrap_err().kind(), ErrorKind::LockTimeout);
+    writers.into_iter().for_each(Other::kill);
+    assert_eq!(exclusive().unwrap_err().kind(), ErrorKind::LockTimeout);
+    reader.kill();
+    let store = exclusive().unwrap();
+    assert_eq!(store.get("a").unwrap(), Some(90));
+}
+
+#[test]
+fn a_transaction_of_another_process_is_named_to_those_who_wait_and_ends_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = impatient(directory.path()).unwrap();
+    store.set("a", &1).unwrap();
+    let mut other = Other::open(directory.path(), "");
+    other.tell("hold");
+    assert_eq!(other.answer(), "holding");
+    let error = store.set("a", &2).unwrap_err();
+    let Error::LockTimeout { waited, holder, .. } = &error else {
         panic!("{error}")
     };
-    assert!(holder.is_none(), "nobody who writes holds it: {error}");
-    readers.into_iter().for_each(Other::kill);
-    impatient(directory.path()).unwrap();
+    let holder = holder.as_ref().expect("the holder is known");
+    assert!(*waited >= Duration::from_millis(50));
+    assert_eq!(holder.process_id, other.child.id());
+    assert_eq!(holder.label, "a long job");
+    assert!(holder.held_for >= Duration::from_millis(50));
+    let opened = Options::new()
+        .lock_timeout(Duration::ZERO)
+        .open(directory.path());
+    assert!(opened.is_ok(), "this process has it open already");
+    assert_eq!(store.get("a").unwrap(), Some(1), "readers wait for nobody");
+    other.kill();
+    store.set("a", &3).unwrap();
+    assert_eq!(store.get("a").unwrap(), Some(3));
 }
 
 #[test]
@@ -275,8 +332,6 @@ fn a_forked_child_gets_errors_and_frees_nothing_of_its_parent() {
         status, 0,
         "the assertion of this number, shifted by 8, failed in the child"
     );
-    tx.set("b", &2).unwrap();
-    tx.commit().unwrap();
     let second = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "processes::impatient_process", "--ignored"])
         .env("HAPPYSTORE_OTHER_PATH", directory.path())
@@ -287,6 +342,8 @@ fn a_forked_child_gets_errors_and_frees_nothing_of_its_parent() {
         "{}",
         String::from_utf8_lossy(&second.stdout)
     );
+    tx.set("b", &2).unwrap();
+    tx.commit().unwrap();
     store.close().unwrap();
     let store = impatient(directory.path()).unwrap();
     assert_eq!(

@@ -21,12 +21,12 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::super::SHARED_WORDS;
+use super::super::{SHARED_BELLS, SHARED_WORDS};
+use super::page::Words;
 
 /// A file mapped for reading, possibly further than it reaches yet.
 #[derive(Debug)]
@@ -128,39 +128,55 @@ impl WriteWindow {
     }
 }
 
-/// The first page of a file as shared 64-bit words.
+/// The first page of a file as shared words and bells.
 #[derive(Debug)]
 pub(super) struct PageMapping(MmapRaw);
 
 impl PageMapping {
     /// How long a file must be to be mapped as a page.
-    pub(super) const LEN_BYTES: usize = SHARED_WORDS * size_of::<AtomicU64>();
+    pub(super) const LEN_BYTES: usize =
+        SHARED_WORDS * size_of::<AtomicU64>() + SHARED_BELLS * size_of::<AtomicU32>();
 
-    /// Maps the words of `file`, which is open for writing and [`Self::LEN_BYTES`] long at least.
+    /// Maps the words of `file`, which is [`Self::LEN_BYTES`] long at least; to change them too if
+    /// `is_writable`.
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] if the file is too short; what the machine says.
-    pub(super) fn new(file: &File) -> io::Result<Self> {
+    pub(super) fn new(file: &File, is_writable: bool) -> io::Result<Self> {
         if file.metadata()?.len() < Self::LEN_BYTES as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        MmapOptions::new()
-            .len(Self::LEN_BYTES)
-            .map_raw(file)
-            .map(Self)
+        let mut options = MmapOptions::new();
+        options.len(Self::LEN_BYTES);
+        let mapping = if is_writable {
+            options.map_raw(file)
+        } else {
+            options.map_raw_read_only(file)
+        };
+        mapping.map(Self)
     }
 }
 
-impl Deref for PageMapping {
-    type Target = [AtomicU64];
+impl Words for PageMapping {
+    #[expect(clippy::cast_ptr_alignment, reason = "mappings begin at a page")]
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is LEN_BYTES long and readable, and begins at a multiple of the page
+        // size, so of eight; it lives as long as `self`. Any bytes are valid words. This process
+        // reaches them as atomics only, and so do all others that hold the store: they run this
+        // code on the same page of memory. The page is backed: `new` found the file long enough,
+        // and nobody shrinks it. Where it is mapped for reading alone only loads are made: that is
+        // the duty of `page::Page`, which refuses all others.
+        unsafe { std::slice::from_raw_parts(self.0.as_mut_ptr().cast::<AtomicU64>(), SHARED_WORDS) }
+    }
 
     #[expect(clippy::cast_ptr_alignment, reason = "mappings begin at a page")]
-    fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is LEN_BYTES long, readable and writable, and begins at a multiple
-        // of the page size, so of eight; it lives as long as `self`. Any bytes are valid words.
-        // This process reaches them as atomics only, and so do all others that hold the store:
-        // they run this code on the same page of memory. The page is backed: `new` found the file
-        // long enough, and nobody shrinks it.
-        unsafe { std::slice::from_raw_parts(self.0.as_mut_ptr().cast::<AtomicU64>(), SHARED_WORDS) }
+    fn bells(&self) -> &[AtomicU32] {
+        const START: usize = SHARED_WORDS * size_of::<AtomicU64>();
+        // SAFETY: as above; the bells lie behind the words, at a multiple of eight, and end where
+        // the mapping does. No byte is reached both as a word and as a bell.
+        unsafe {
+            let start = self.0.as_mut_ptr().add(START);
+            std::slice::from_raw_parts(start.cast::<AtomicU32>(), SHARED_BELLS)
+        }
     }
 }

@@ -42,7 +42,7 @@ use super::{
 use directories::OsDirectory;
 use file::OsFile;
 use mapping::PageMapping;
-use page::Page;
+use page::{Page, PlainWords};
 
 mod directories;
 mod file;
@@ -141,10 +141,23 @@ impl Vfs for OsVfs {
         locality::of(directory)
     }
 
-    fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
-        let file = OsFile::open(path, OpenMode::WriteOrCreate, false)?;
-        file.reserve_page(PageMapping::LEN_BYTES)?;
-        Ok(Arc::new(Page(PageMapping::new(file.as_std())?)))
+    fn shared_page(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SharedPage>> {
+        let file = OsFile::open(path, mode, false)?;
+        let is_writable = mode != OpenMode::Read;
+        if is_writable {
+            file.reserve_page(PageMapping::LEN_BYTES)?;
+        }
+        let mapping = PageMapping::new(file.as_std(), is_writable)?;
+        Ok(Arc::new(Page::new(mapping, is_writable)))
+    }
+
+    fn private_page(&self) -> Arc<dyn SharedPage> {
+        Arc::new(Page::new(PlainWords::new(), true))
+    }
+
+    fn boot_id(&self) -> u64 {
+        static BOOT: OnceLock<u64> = OnceLock::new();
+        *BOOT.get_or_init(system::boot_id)
     }
 
     fn process_id(&self) -> u32 {

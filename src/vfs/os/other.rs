@@ -11,6 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 /// Nothing: links are found by the check of the type alone.
@@ -98,4 +99,17 @@ pub(super) fn reserve(_file: &File, _len_bytes: u64) -> io::Result<bool> {
 pub(in crate::vfs) fn monotonic() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
+}
+
+/// Looks again after a moment.
+pub(super) fn wait_while(_word: &AtomicU32, _value: u32, left: Duration) {
+    std::thread::sleep(left.min(Duration::from_millis(1)));
+}
+
+/// Nothing: who waits looks again by himself.
+pub(super) fn wake_all(_word: &AtomicU32) {}
+
+/// Not told here.
+pub(super) fn boot_id() -> u64 {
+    1
 }

@@ -9,6 +9,7 @@ use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -100,4 +101,48 @@ pub(in crate::vfs) fn monotonic() -> Duration {
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or_default();
     Duration::new(seconds, nanoseconds)
+}
+
+/// Waits while `word` is `value`, up to `left`; may come back early.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn wait_while(word: &AtomicU32, value: u32, left: Duration) {
+    use rustix::thread::futex::{Flags, wait};
+    use rustix::time::Timespec;
+
+    let left = Timespec {
+        tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    // OK because every way in which it ends early is allowed. Not private: other processes ring.
+    let _ = wait(word, Flags::empty(), value, Some(&left));
+}
+
+/// Lets all who wait for `word` to change go on.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn wake_all(word: &AtomicU32) {
+    use rustix::thread::futex::{Flags, wake};
+
+    // OK because it can only fail for addresses that are none.
+    let _ = wake(word, Flags::empty(), i32::MAX as u32);
+}
+
+/// Looks again after a moment: the calls of these systems differ too much to be used untested.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn wait_while(_word: &AtomicU32, _value: u32, left: Duration) {
+    std::thread::sleep(left.min(Duration::from_millis(1)));
+}
+
+/// Nothing: who waits looks again by himself.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn wake_all(_word: &AtomicU32) {}
+
+/// What tells the times between two boots of the machine apart; 1 where the machine does not say.
+pub(super) fn boot_id() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits = text.bytes().filter(u8::is_ascii_hexdigit);
+    digits
+        .fold(1_u64, |id, digit| {
+            (id ^ u64::from(digit)).wrapping_mul(0x0100_0000_01b3)
+        })
+        .max(1)
 }

@@ -36,6 +36,8 @@ pub struct Image {
     pub(super) directories: BTreeMap<u64, Arc<Directory>>,
     pub(super) files: BTreeMap<u64, Arc<Content>>,
     pub(super) next_inode: u64,
+    /// How often a machine was switched on with what became this disk.
+    pub(super) boot: u64,
 }
 
 impl Default for Image {
@@ -49,6 +51,7 @@ impl Default for Image {
             directories: BTreeMap::from([(ROOT, Arc::new(root))]),
             files: BTreeMap::new(),
             next_inode: ROOT + 1,
+            boot: 0,
         }
     }
 }

@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::{LockKind, SharedPage, VfsDirectory, VfsFile};
 use super::World;
@@ -137,7 +138,11 @@ impl VfsFile for SimFile {
             .change_call(self.process, Call::Sync, |machine, fault| {
                 let inode = self.inode;
                 let fault = fault.or(machine.count_sync(&self.name));
+                if let Some(untold) = machine.untold_failure(self.handle) {
+                    return Err(untold);
+                }
                 if part_of(fault) != FaultEffect::Done {
+                    machine.note_failed_sync(self.handle);
                     let seed = machine.random.bits();
                     let forgets_growth = machine.plants.has(Plant::ForgottenGrowth);
                     machine.change(Operation::SyncFailed {
@@ -214,6 +219,7 @@ impl SimPage {
             .map_or(0, |content| content.word(offset));
         if let Some(value) = change(before)
             && value != before
+            && self.file.is_writable
             && !machine.process(*process).is_dead
         {
             machine.change(Operation::PageStore {
@@ -246,5 +252,28 @@ impl SharedPage for SimPage {
 
     fn fetch_add(&self, index: usize, value: u64) -> u64 {
         self.update(index, |found| Some(found.wrapping_add(value)))
+    }
+
+    fn rings(&self, bell: usize) -> u32 {
+        let SimFile { world, inode, .. } = &self.file;
+        world.switch();
+        world.lock().rings(*inode, bell)
+    }
+
+    fn ring(&self, bell: usize) {
+        let SimFile { world, inode, .. } = &self.file;
+        world.switch();
+        let mut machine = world.lock();
+        if machine.process(self.file.process).is_dead {
+            return;
+        }
+        machine.ring(*inode, bell);
+        drop(machine);
+        world.woken();
+    }
+
+    fn wait(&self, bell: usize, rings: u32, deadline: Duration) {
+        let SimFile { world, inode, .. } = &self.file;
+        world.wait_until(deadline, || world.lock().rings(*inode, bell) != rings);
     }
 }

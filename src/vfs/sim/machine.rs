@@ -49,6 +49,8 @@ struct Held {
 struct Handle {
     inode: u64,
     process: u32,
+    /// How many failed syncs of its file it was opened after, or has told of.
+    failures: u64,
 }
 
 /// All state of a simulated machine.
@@ -71,11 +73,18 @@ pub(super) struct Machine {
     processes: BTreeMap<u32, ProcessState>,
     handles: BTreeMap<u64, Handle>,
     locks: Vec<Held>,
+    /// How many syncs of a file have failed.
+    failures: BTreeMap<u64, u64>,
+    /// How often each bell of a page was rung.
+    bells: BTreeMap<(u64, usize), u32>,
+    /// What the machine says to be the time since it was switched on.
+    pub(super) boot: u64,
     next_id: u64,
 }
 
 impl Machine {
     pub(super) fn new(journal: Journal, disk: Image, seed: u64) -> Self {
+        let boot = disk.boot;
         Self {
             disk,
             journal,
@@ -93,6 +102,9 @@ impl Machine {
             processes: BTreeMap::new(),
             handles: BTreeMap::new(),
             locks: Vec::new(),
+            failures: BTreeMap::new(),
+            bells: BTreeMap::new(),
+            boot,
             next_id: FIRST_ID,
         }
     }
@@ -267,8 +279,45 @@ impl Machine {
 
     pub(super) fn open(&mut self, inode: u64, process: u32) -> u64 {
         let handle = self.new_id();
-        self.handles.insert(handle, Handle { inode, process });
+        let failures = self.failures.get(&inode).copied().unwrap_or(0);
+        let opened = Handle {
+            inode,
+            process,
+            failures,
+        };
+        self.handles.insert(handle, opened);
         handle
+    }
+
+    /// The failure of a sync that was asked for through another opening of the file: every opening
+    /// is told of it, once.
+    pub(super) fn untold_failure(&mut self, handle: u64) -> Option<io::Error> {
+        let handle = self.handles.get_mut(&handle)?;
+        let failures = self.failures.get(&handle.inode).copied().unwrap_or(0);
+        let is_untold = std::mem::replace(&mut handle.failures, failures) < failures;
+        is_untold.then(|| io::Error::other("a sync of this file has failed before"))
+    }
+
+    /// Notes that a sync through `handle` fails.
+    pub(super) fn note_failed_sync(&mut self, handle: u64) {
+        if let Some(handle) = self.handles.get_mut(&handle) {
+            let failures = self.failures.entry(handle.inode).or_default();
+            *failures += 1;
+            handle.failures = *failures;
+        }
+    }
+
+    // Bells.
+
+    /// How often a bell was rung.
+    pub(super) fn rings(&self, inode: u64, bell: usize) -> u32 {
+        self.bells.get(&(inode, bell)).copied().unwrap_or(0)
+    }
+
+    /// Rings a bell.
+    pub(super) fn ring(&mut self, inode: u64, bell: usize) {
+        let rings = self.bells.entry((inode, bell)).or_default();
+        *rings = rings.wrapping_add(1);
     }
 
     pub(super) fn close(&mut self, handle: u64) {

@@ -110,7 +110,8 @@ impl World {
     }
 
     /// A machine switched on with `image` on its disk, all of it durable.
-    pub fn from_image(image: Image, seed: u64) -> Self {
+    pub fn from_image(mut image: Image, seed: u64) -> Self {
+        image.boot += 1;
         Self::resume(Journal::new(image.clone()), image, seed)
     }
 
@@ -146,6 +147,11 @@ impl World {
     pub fn kill(&self, process: &Arc<dyn Vfs>) {
         let steps = self.lock().kill(process.process_id());
         drop(steps);
+    }
+
+    /// Whether a process of this world was not killed.
+    pub fn is_alive(&self, process: &Arc<dyn Vfs>) -> bool {
+        !self.lock().process(process.process_id()).is_dead
     }
 
     /// Makes `process` a child that was forked off itself: its fork count rises.

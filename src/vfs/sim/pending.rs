@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::SHARED_WORDS;
+use super::super::SHARED_PAGE_BYTES;
 use super::content::{Content, hash_bytes};
 use super::disk::{Entries, Image};
 use super::journal::Operation;
@@ -248,6 +248,7 @@ impl CrashState {
             directories: self.durable.directories.clone(),
             files: BTreeMap::new(),
             next_inode: self.cached.next_inode,
+            boot: self.cached.boot,
         };
         let data_count = self.data.values().map(Vec::len).sum();
         let (of_data, mut of_names) = selection.split_at(data_count);
@@ -357,7 +358,7 @@ fn keep_sectors(content: &mut Content, offset: u64, bytes: &[u8], seed: u64) {
 
 /// Gives a shared page zeros, its newest words, or any mixture of former ones.
 fn keep_page(content: &mut Content, words: &PageHistory, random: &mut Random) {
-    let len_bytes = SHARED_WORDS as u64 * 8;
+    let len_bytes = SHARED_PAGE_BYTES;
     if content.len() < len_bytes {
         return;
     }

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::os::page::{Page, PlainWords};
 use super::super::{
-    DirectoryId, Locality, NodeKind, OpenMode, SHARED_WORDS, SharedPage, Signal, Step, Vfs,
+    DirectoryId, Locality, NodeKind, OpenMode, SHARED_PAGE_BYTES, SharedPage, Signal, Step, Vfs,
     VfsDirectory, VfsFile, Worker,
 };
 use super::World;
@@ -260,10 +261,21 @@ impl Vfs for Process {
         })
     }
 
-    fn shared_page(&self, path: &Path) -> io::Result<Arc<dyn SharedPage>> {
-        let len_bytes = SHARED_WORDS as u64 * 8;
-        let file = self.open_file(Call::SharedPage, path, OpenMode::WriteOrCreate, len_bytes)?;
+    fn shared_page(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SharedPage>> {
+        let len_bytes = SHARED_PAGE_BYTES * u64::from(mode != OpenMode::Read);
+        let file = self.open_file(Call::SharedPage, path, mode, len_bytes)?;
+        if self.world.lock().len(file.inode) < SHARED_PAGE_BYTES {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(Arc::new(SimPage { file }))
+    }
+
+    fn private_page(&self) -> Arc<dyn SharedPage> {
+        Arc::new(Page::new(PlainWords::new(), true))
+    }
+
+    fn boot_id(&self) -> u64 {
+        self.world.lock().boot
     }
 
     fn process_id(&self) -> u32 {

@@ -296,6 +296,10 @@ impl Turns {
 
     /// Lets whoever is chosen run, and comes back when it is the turn of `me` again.
     fn pass(&self, mut state: MutexGuard<'_, State>, me: usize) {
+        if std::thread::panicking() {
+            // What is dropped on the way out goes on alone.
+            return;
+        }
         state.step_count += 1;
         assert!(
             state.step_count <= STEP_COUNT_MAX,
@@ -327,6 +331,9 @@ impl Schedule for Turns {
         let Some(me) = state.current else {
             return false;
         };
+        if std::thread::panicking() {
+            return false;
+        }
         let seen = state.event_count;
         state.clients[me].status = Status::Idle { deadline, seen };
         self.pass(state, me);

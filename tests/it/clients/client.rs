@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use happystore::vfs::Vfs;
 use happystore::vfs::sim::Random;
-use happystore::{Error, ErrorKind, Read, Snapshot};
+use happystore::{Access, Error, ErrorKind, Read, Snapshot};
 
-use super::record::{Halt, Record, Window};
-use crate::crash::oracle::{Bytes, KEYS, Model};
+use super::record::{Halt, Record, Window, be_of};
+use crate::crash::oracle::{Bytes, KEYS, Model, Setup};
 use crate::crash::workload::Mode;
 
 /// Keys that are set before the clients begin, and deleted once, if at all.
@@ -28,7 +28,7 @@ pub(super) enum Trouble {
     Sync { nth: u64, is_done: bool },
     /// This call fails.
     Call { nth: u64, is_done: bool },
-    /// The process dies at this call.
+    /// The process that makes this call dies of it; others live on.
     Kill { nth: u64 },
     /// A client closes the store while others use it.
     Close,
@@ -45,6 +45,10 @@ pub(super) struct Taste {
     pub(super) len_bytes_max: usize,
     /// Of the keys of the workload, how many are used.
     pub(super) key_count: usize,
+    /// Whether there is one process alone.
+    pub(super) is_alone: bool,
+    /// Whether other processes come and go.
+    pub(super) is_visited: bool,
     pub(super) trouble: Trouble,
 }
 
@@ -66,8 +70,16 @@ pub(super) struct Client<'run> {
     pub(super) record: &'run Record,
     pub(super) store: Bytes,
     pub(super) process: Arc<dyn Vfs>,
+    pub(super) setup: Setup,
+    /// Whether its process came while others were at work.
+    pub(super) is_visitor: bool,
     pub(super) taste: Taste,
     pub(super) random: Random,
+}
+
+/// Whether a store says that it has to be opened again.
+pub(super) fn is_poison(error: &Error) -> bool {
+    error.kind() == ErrorKind::Poisoned
 }
 
 pub(super) fn wrong<T>(what: impl Into<String>) -> Result<T, Halt> {
@@ -98,6 +110,8 @@ impl Client<'_> {
             Ok(value) => Ok(Some(value)),
             Err(error) if self.is_planned(&error) => match self.taste.trouble {
                 Trouble::Call { .. } | Trouble::Close => Ok(None),
+                // A visitor has recovered the store: this opening is over.
+                Trouble::Sync { .. } if self.taste.is_visited && is_poison(&error) => Ok(None),
                 _ => wrong(format!("{what}, after a failed sync: {error}")),
             },
             Err(error) => wrong(format!("{what}: {error}")),
@@ -126,7 +140,10 @@ impl Client<'_> {
     /// Whether an error may come of a planned failure.
     fn is_planned(&self, error: &Error) -> bool {
         match error.kind() {
-            ErrorKind::Io | ErrorKind::Poisoned => self.record.has_failed(),
+            // Those who live on beside a process that died notice nothing.
+            ErrorKind::Io | ErrorKind::Poisoned => {
+                self.record.has_failed() && !matches!(self.taste.trouble, Trouble::Kill { .. })
+            }
             ErrorKind::Closed => self.record.is_closing(),
             _ => false,
         }
@@ -149,7 +166,59 @@ impl Client<'_> {
                 6 => self.read_backwards()?,
                 7 => self.read_many()?,
                 8 if self.random.below(4) == 0 => self.verify()?,
+                9 if self.taste.is_visited => self.visit()?,
                 _ => self.read_one()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Comes as another process, looks around, perhaps leaves something, and goes or is killed.
+    fn visit(&mut self) -> Result<(), Halt> {
+        let process = self.record.world.process();
+        be_of(&process);
+        let visited = self.visit_as(&process);
+        be_of(&self.process);
+        // Also if it has closed its store: then nothing is left of it.
+        self.record.world.kill(&process);
+        match visited {
+            // That it died is no matter of the one who sent it.
+            Err(Halt::Dead) => self.record.check_alive(),
+            visited => visited,
+        }
+    }
+
+    fn visit_as(&mut self, process: &Arc<dyn Vfs>) -> Result<(), Halt> {
+        let only_reads = self.random.below(3) == 0;
+        let access = if only_reads {
+            Access::ReadOnly
+        } else {
+            Access::Shared
+        };
+        let low = self.record.floor();
+        let opened = self.setup.open_for(access, process.clone());
+        let Some(store) = self.answer("opening", opened)? else {
+            return Ok(());
+        };
+        let seed = self.random.bits();
+        let mut visitor = Client {
+            record: self.record,
+            store: store.clone(),
+            process: process.clone(),
+            setup: self.setup,
+            is_visitor: true,
+            taste: self.taste,
+            random: Random::stream(seed, 0),
+        };
+        visitor.read_everything_since(low)?;
+        if !only_reads && visitor.random.coin() {
+            visitor.write()?;
+        }
+        if visitor.random.coin() {
+            let floor = self.record.floor();
+            drop(visitor);
+            if self.done("closing", store.close())?.is_some() && !only_reads {
+                self.record.synced(floor)?;
             }
         }
         Ok(())
@@ -185,6 +254,10 @@ impl Client<'_> {
 
     fn read_everything(&mut self) -> Result<(), Halt> {
         let low = self.record.floor();
+        self.read_everything_since(low)
+    }
+
+    fn read_everything_since(&mut self, low: u64) -> Result<(), Halt> {
         let pairs = self.store.scan().iter();
         let window = self.record.window(low);
         let Some(pairs) = self.answer("scan", pairs)? else {
@@ -279,12 +352,19 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// Closes the store; everything that returned until then is durable.
+    /// Closes the store; everything that returned until then is durable. What other processes
+    /// commit meanwhile is their matter.
     pub(super) fn close(&mut self) -> Result<(), Halt> {
         self.record.set_closing();
+        let before = self.record.floor();
         let closed = self.store.clone().close();
         if self.done("close", closed)?.is_some() {
-            self.record.synced(self.record.floor())?;
+            let floor = if self.taste.is_alone {
+                self.record.floor()
+            } else {
+                before
+            };
+            self.record.synced(floor)?;
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ fn a_wake_that_is_lost_is_noticed() {
 fn record() -> Record {
     let mut history = History::new();
     history.push(Arc::default());
-    let record = Record::new(&World::new(1), history, false);
+    let record = Record::new(&World::new(1), history);
     for (mark, mode) in [(2, Mode::Sync), (3, Mode::Os), (4, Mode::Sync)] {
         assert_eq!(record.begin(state(mark), mode, Duration::ZERO), mark);
     }

@@ -13,10 +13,12 @@
 //! 2. Where several states look the same, the oldest that is allowed is taken: nothing is asked of
 //!    the store that it has not promised.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use happystore::vfs::Vfs;
 use happystore::vfs::sim::World;
 
 use crate::crash::oracle::{History, Model};
@@ -25,6 +27,16 @@ use crate::crash::workload::Mode;
 /// How much later than promised a deferred commit may be durable: what the clock moves by while
 /// the store works out when that is.
 const DELAY_SLACK: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// The process of the client that runs on this thread.
+    static PROCESS: RefCell<Option<Arc<dyn Vfs>>> = const { RefCell::new(None) };
+}
+
+/// Says of which process the client is that runs on this thread.
+pub(super) fn be_of(process: &Arc<dyn Vfs>) {
+    PROCESS.set(Some(process.clone()));
+}
 
 /// Why a client stops.
 #[derive(Debug, Clone)]
@@ -79,8 +91,6 @@ struct Notes {
 /// The notes of one run.
 pub(super) struct Record {
     pub(super) world: World,
-    /// Whether a planned failure kills the process.
-    is_deadly: bool,
     first_mark: u64,
     notes: Mutex<Notes>,
 }
@@ -94,7 +104,7 @@ pub(super) struct Window {
 
 impl Record {
     /// A record that begins with `history`, all of it durable.
-    pub(super) fn new(world: &World, history: History, is_deadly: bool) -> Self {
+    pub(super) fn new(world: &World, history: History) -> Self {
         let first_mark = history.len();
         let notes = Notes {
             history,
@@ -111,7 +121,6 @@ impl Record {
         };
         Self {
             world: world.clone(),
-            is_deadly,
             first_mark,
             notes: Mutex::new(notes),
         }
@@ -128,10 +137,10 @@ impl Record {
 
     /// Stops clients of a killed process: what they hear from now on nobody hears.
     pub(super) fn check_alive(&self) -> Result<(), Halt> {
-        if self.is_deadly && self.has_failed() {
-            return Err(Halt::Dead);
-        }
-        Ok(())
+        PROCESS.with_borrow(|process| match process {
+            Some(process) if !self.world.is_alive(process) => Err(Halt::Dead),
+            _ => Ok(()),
+        })
     }
 
     /// The states, and why each mark that was noted as durable was.
@@ -208,6 +217,11 @@ impl Record {
         let Some(commit) = self.commit(&mut notes, mark) else {
             return;
         };
+        assert_ne!(
+            commit.fate,
+            Fate::Absent,
+            "commit {mark} returned, but the next writer did not see it"
+        );
         commit.fate = Fate::Returned;
         if commit.mode == Mode::Deferred {
             let due = now + commit.delay + DELAY_SLACK;

@@ -19,15 +19,18 @@ use happystore::vfs::Vfs;
 use happystore::vfs::sim::{
     Fault, FaultEffect, Operation, OrderRules, Plant, Random, Style, Turns, World,
 };
-use happystore::{ErrorKind, TxOptions};
+use happystore::{Error, ErrorKind, TxOptions};
 
-use super::client::{Client, ONCE_KEYS, Taste, Trouble, everything};
-use super::record::{Halt, Record};
+use super::client::{Client, ONCE_KEYS, Taste, Trouble, everything, is_poison};
+use super::record::{Halt, Record, be_of};
 use crate::crash::oracle::{Bounds, Bytes, History, KEYS, Recovered, Setup, recover, value};
 use crate::crash::workload::{Mode, Run};
 
 /// What all clients together may wait for; no pause and no delay is as long.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longer than a process keeps the writer lock for nothing.
+const KEEP: Duration = Duration::from_millis(2);
 
 /// How long, on the real clock, until a client that does not end is stuck on a mutex.
 const STUCK_AFTER: Duration = Duration::from_mins(2);
@@ -37,11 +40,20 @@ const STUCK_AFTER: Duration = Duration::from_mins(2);
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) setup: Setup,
+    /// How many processes the clients are of, in turn.
+    pub(super) processes: usize,
     pub(super) writers: usize,
     pub(super) readers: usize,
     pub(super) operations: usize,
     pub(super) style: Style,
     pub(super) taste: Taste,
+}
+
+/// A process with the store open.
+#[derive(Clone)]
+struct Member {
+    process: Arc<dyn Vfs>,
+    store: Bytes,
 }
 
 /// What a run left behind, without any failure of the store.
@@ -91,6 +103,8 @@ impl Plan {
             delay: Duration::from_millis(2 + random.below(20)),
             len_bytes_max: [24, 80, 400][random.index(3)],
             key_count: 1 + random.index(KEYS.len()),
+            is_alone: true,
+            is_visited: false,
             trouble,
         };
         let writers = [1, 2, 3, 3, 4, 4][random.index(6)];
@@ -101,12 +115,30 @@ impl Plan {
                 segment_bytes,
                 plant: None,
             },
+            processes: 1,
             writers,
             readers,
             operations: 3 + random.index(10),
             style: Style::random(&mut random, writers + readers + 1),
             taste,
         }
+    }
+
+    /// The plan of a seed, with several processes. About one in three has trouble.
+    pub(super) fn of_processes(seed: u64) -> Self {
+        let mut plan = Self::new(seed);
+        let mut random = Random::stream(seed, 3);
+        plan.processes = [1, 2, 2, 2, 3, 3, 4][random.index(7)];
+        plan.writers = plan.writers.max(plan.processes);
+        plan.taste.is_alone = false;
+        plan.taste.is_visited = plan.processes == 1 || random.coin();
+        if random.below(5) == 0 {
+            plan.taste.trouble = Trouble::Kill {
+                nth: 1 + random.below(300),
+            };
+        }
+        plan.style = Style::random(&mut random, plan.writers + plan.readers + 1);
+        plan
     }
 
     /// The plan with a bug planted.
@@ -138,20 +170,34 @@ impl Plan {
         let mut history = History::new();
         let Recovered { process, store, .. } =
             recover(&world, self.setup, Bounds::default(), &mut history)?;
-        let is_deadly = matches!(self.taste.trouble, Trouble::Kill { .. });
-        let record = Record::new(&world, history, is_deadly);
+        let record = Record::new(&world, history);
         set_once_keys(&record, &store).map_err(|error| format!("before all: {error}"))?;
+        let mut members = vec![Member { process, store }];
+        while members.len() < self.processes {
+            rest(&world);
+            let process = world.process();
+            let opened = self.setup.open(process.clone());
+            let store = opened.map_err(|error| format!("opening beside others: {error}"))?;
+            members.push(Member { process, store });
+        }
         self.arm(&world);
-        let turns = self.take_turns(&world, &record, &store, &process)?;
+        let turns = self.take_turns(&world, &record, &members)?;
         if let Some(hang) = turns.hang() {
             return Err(format!("a hang: {hang}"));
         }
         world.heal();
-        self.settle(&world, &record, &store)?;
+        for member in &members {
+            if world.is_alive(&member.process) {
+                rest(&world);
+                self.settle(&world, &record, &member.store)?;
+            }
+        }
         let journal = world.journal();
         // What closing would do is a workload of its own.
-        world.kill(&process);
-        drop(store);
+        for member in &members {
+            world.kill(&member.process);
+        }
+        drop(members);
         let commits = record.returned_count();
         let (mut history, reasons) = record.into_history();
         history.freeze();
@@ -178,8 +224,7 @@ impl Plan {
         &self,
         world: &World,
         record: &Record,
-        store: &Bytes,
-        process: &Arc<dyn Vfs>,
+        members: &[Member],
     ) -> Result<Arc<Turns>, String> {
         let count = self.writers + self.readers + 1;
         let turns = Turns::new(world, count, self.style, PATIENCE, self.seed);
@@ -188,12 +233,18 @@ impl Plan {
         let halts = thread::scope(|scope| {
             for number in 0..count {
                 let (turns, sender) = (&turns, sender.clone());
-                let (store, process) = (store.clone(), process.clone());
+                let Member { process, store } = members[number % members.len()].clone();
+                let setup = self.setup;
                 scope.spawn(move || {
+                    if number > 0 {
+                        be_of(&process);
+                    }
                     let client = Client {
                         record,
                         store,
                         process,
+                        setup,
+                        is_visitor: false,
                         taste: self.taste,
                         random: Random::stream(self.seed, 100 + number as u64),
                     };
@@ -251,19 +302,23 @@ impl Plan {
 
     /// What to type to see it again, where the seed alone decides.
     pub(super) fn how_to_repeat(&self) -> String {
-        let same = Self::new(self.seed);
-        if format!("{self:?}") != format!("{same:?}") {
-            return "not of a seed alone: this test, run again, comes to the same plan".to_owned();
-        }
         let seed = self.seed;
+        let is_mine = |same: Self| format!("{self:?}") == format!("{same:?}");
+        let test = if is_mine(Self::new(seed)) {
+            "random"
+        } else if is_mine(Self::of_processes(seed)) {
+            "processes"
+        } else {
+            return "not of a seed alone: this test, run again, comes to the same plan".to_owned();
+        };
         format!(
-            "HAPPYSTORE_SEED={seed} HAPPYSTORE_CLIENT_SCHEDULES=1 cargo test --test it clients::tiers::random"
+            "HAPPYSTORE_SEED={seed} HAPPYSTORE_CLIENT_SCHEDULES=1 cargo test --test it clients::tiers::{test}"
         )
     }
 
     /// What holds when all clients are done.
     fn settle(&self, world: &World, record: &Record, store: &Bytes) -> Result<(), String> {
-        if record.is_closing() {
+        if record.is_closing() && self.processes == 1 {
             return match store.has(KEYS[0]).map_err(|error| error.kind()) {
                 Err(ErrorKind::Closed) => Ok(()),
                 other => Err(format!("a closed store gives {other:?}")),
@@ -271,6 +326,9 @@ impl Plan {
         }
         if record.has_failed() {
             return self.settle_after_trouble(record, store);
+        }
+        if record.is_closing() && store.has(KEYS[0]).is_err() {
+            return Ok(());
         }
         let (mark, state) = record.top();
         let found = everything(store).map_err(|error| format!("after all: {error}"))?;
@@ -285,6 +343,22 @@ impl Plan {
     }
 
     fn settle_after_trouble(&self, record: &Record, store: &Bytes) -> Result<(), String> {
+        if let Trouble::Kill { .. } = self.taste.trouble {
+            // Who lives on writes on, on top of what those who died left.
+            let after = |error: Error| format!("after another process died: {error}");
+            let tx = store.begin_with(&TxOptions::new()).map_err(after)?;
+            let found = everything(&tx).map_err(after)?;
+            let Ok(_) = record.base(&found) else {
+                return Err("after another process died, a state is shown that never was".into());
+            };
+            tx.set(KEYS[0], &b"after"[..]).map_err(after)?;
+            let mut state = found;
+            state.insert(KEYS[0].to_vec(), b"after"[..].into());
+            let mark = record.begin(state, Mode::Sync, Duration::ZERO);
+            tx.commit().map_err(after)?;
+            record.returned(mark);
+            return Ok(());
+        }
         if let Trouble::Sync { .. } = self.taste.trouble {
             let refused = store
                 .set(KEYS[0], &b"never"[..])
@@ -293,7 +367,10 @@ impl Plan {
                 return Err(format!("after a failed sync, a write gives {refused:?}"));
             }
             let window = record.window(record.floor());
-            let found = everything(store).map_err(|error| format!("after a failure: {error}"))?;
+            let found = match everything(store) {
+                Err(error) if self.taste.is_visited && is_poison(&error) => return Ok(()),
+                found => found.map_err(|error| format!("after a failure: {error}"))?,
+            };
             return match record.seen_all("a scan after a failure", window, &found) {
                 Err(Halt::Wrong(wrong)) => Err(wrong),
                 Err(Halt::Dead) | Ok(_) => Ok(()),
@@ -315,6 +392,14 @@ impl Outcome {
             _ => None,
         };
         Err(format!("order: {violation}, because of {reason:?}"))
+    }
+}
+
+/// Where nobody takes turns: lets whoever has the writer lock see that he needs it no more.
+fn rest(world: &World) {
+    for _ in 0..3 {
+        world.advance(KEEP);
+        world.run_background();
     }
 }
 

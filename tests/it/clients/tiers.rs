@@ -25,8 +25,8 @@ const PAST_FAILURES: [u64; 0] = [];
 
 /// How much of each run to try.
 const EFFORT: Effort = Effort {
-    points: 48,
-    images: 4,
+    points: 96,
+    images: 5,
     kills: 8,
 };
 
@@ -153,6 +153,15 @@ fn random_schedules_show_one_history_and_lose_nothing_that_was_told_or_shown() {
         assert!(sum.tally.states() >= STATES_PER_SCHEDULE * count, "{sum:?}");
         assert!(sum.troubled * 8 >= count, "{sum:?}");
     }
+}
+
+/// Schedules of several processes on one store, with visitors and deaths.
+#[test]
+fn processes_on_one_store_show_one_history_and_survive_the_death_of_any() {
+    let first = from_environment("HAPPYSTORE_SEED", SEED);
+    let count = from_environment("HAPPYSTORE_CLIENT_SCHEDULES", SCHEDULES);
+    let sum = insist_on_all(|number| Plan::of_processes(first + number), count);
+    eprintln!("from seed {first}, {} states: {sum:?}", sum.tally.states());
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Client<'_> {
     }
 
     /// A transaction of the guard form.
-    fn write(&mut self) -> Result<(), Halt> {
+    pub(super) fn write(&mut self) -> Result<(), Halt> {
         let mode = self.taste.mode(&mut self.random);
         let delay = self.taste.delay / if self.random.coin() { 2 } else { 1 };
         let durability = match mode {
@@ -79,7 +79,8 @@ impl Client<'_> {
         if in_a_hurry {
             options = options.timeout(Duration::from_millis(self.random.below(2)));
         }
-        let was_poisoned = self.record.is_poisoned();
+        // Who has come since has mended it.
+        let was_poisoned = self.record.is_poisoned() && !self.is_visitor;
         let begun = self.store.begin_with(&options);
         if in_a_hurry && matches!(&begun, Err(error) if error.kind() == ErrorKind::LockTimeout) {
             return Ok(());
@@ -129,7 +130,11 @@ impl Client<'_> {
         tx: &Transaction<'_, Raw, [u8], E>,
     ) -> Result<Option<(u64, Model)>, Halt> {
         self.record.check_alive()?;
-        let is_unsure = matches!(self.taste.trouble, Trouble::Call { .. });
+        let is_unsure = self.record.has_failed()
+            || matches!(
+                self.taste.trouble,
+                Trouble::Call { .. } | Trouble::Kill { .. }
+            );
         if !is_unsure && self.random.below(3) != 0 {
             let (mark, state) = self.record.top();
             return Ok(Some((mark, (*state).clone())));
@@ -296,7 +301,11 @@ impl Client<'_> {
     /// Deletes a key that was deleted for ever: that it is not there was shown.
     fn delete_what_is_gone(&mut self) -> Result<(), Halt> {
         // Who deleted it may have failed.
-        if matches!(self.taste.trouble, Trouble::Call { .. }) {
+        let may_fail = matches!(
+            self.taste.trouble,
+            Trouble::Call { .. } | Trouble::Kill { .. }
+        );
+        if may_fail || self.record.has_failed() {
             return Ok(());
         }
         let (low, top) = self.record.top();

@@ -8,7 +8,7 @@ use super::explore::Explorer;
 use super::random::{Case, Taste};
 
 /// Within how many crash states every planted bug must show.
-const STATES_MAX: u64 = 20_000;
+const STATES_MAX: u64 = 30_000;
 
 /// Workloads of all kinds.
 fn any(seed: u64) -> Case {

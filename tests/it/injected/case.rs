@@ -35,7 +35,6 @@ pub(super) struct Base {
     point: CrashPoint,
     expected: Expected,
     exists: bool,
-    sync_failed: bool,
 }
 
 impl Base {
@@ -70,7 +69,6 @@ impl Base {
             point: world.journal().last_point(0, 1),
             expected: runner.expected.clone(),
             exists: runner.exists(),
-            sync_failed: world.faults_by_call().contains_key(&Call::Sync),
         })
     }
 
@@ -79,9 +77,7 @@ impl Base {
         let world = self.point.kill(seed);
         world.set_patience(Some(PATIENCE));
         let expected = self.expected.clone();
-        let mut runner = Runner::new(world, segment_bytes, expected, self.exists);
-        runner.sync_failed_before = self.sync_failed;
-        runner
+        Runner::new(world, segment_bytes, expected, self.exists)
     }
 }
 

@@ -134,7 +134,8 @@ impl Expected {
         Ok(())
     }
 
-    /// Judges what an opening showed that may only read, and promises nothing.
+    /// Judges what an opening showed that only reads: what is published. It settles nothing of
+    /// what nobody knows of, and makes nothing durable.
     pub(super) fn shown_to_reader(&self, found: &Model) -> Result<(), String> {
         let states = std::iter::once(self.last()).chain(&self.unknown);
         self.judge(states, found, "opening to read")

@@ -16,7 +16,6 @@ use happystore::vfs::sim::{Call, World};
 use happystore::{Access, Error, ErrorKind, Options, Raw, Store};
 
 use super::expected::Expected;
-use super::known;
 use super::workload::{DELAY, KEYS, Op};
 
 /// A store of bytes.
@@ -65,8 +64,6 @@ pub(super) struct Runner {
     pub(super) full_count: u64,
     /// Whether success over a failed sync is wrong at once, or only when something is lost.
     pub(super) looks_at_syncs: bool,
-    /// Whether a sync had failed before the world began.
-    pub(super) sync_failed_before: bool,
     /// Whether the opening that is there may say `Poisoned`.
     pub(super) may_be_poisoned: bool,
     /// Whether the opening that is there has not told yet what became of a commit that failed.
@@ -89,7 +86,6 @@ impl Runner {
             is_limited: false,
             full_count: 0,
             looks_at_syncs: true,
-            sync_failed_before: false,
             may_be_poisoned: false,
             is_unresolved: false,
             exists,
@@ -306,11 +302,7 @@ impl Runner {
             Ok(store) => {
                 self.exists = true;
                 if let Some(found) = self.read_all(&store)? {
-                    if known::reader_trusts_memory(&self.world, self.sync_failed_before) {
-                        self.expected.shown_to_reader(&found)?;
-                    } else {
-                        self.expected.reopened(found)?;
-                    }
+                    self.expected.shown_to_reader(&found)?;
                 }
                 let refused = store.set(KEYS[1], b"1").map_err(|error| error.kind());
                 if refused != Err(ErrorKind::ReadOnly) {

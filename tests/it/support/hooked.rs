@@ -52,7 +52,9 @@ impl Vfs for Hooked {
         directory_id(directory: &Path) -> io::Result<DirectoryId>;
         absolute(directory: &Path) -> io::Result<PathBuf>;
         locality(directory: &Path) -> io::Result<Locality>;
-        shared_page(path: &Path) -> io::Result<Arc<dyn SharedPage>>;
+        shared_page(path: &Path, mode: OpenMode) -> io::Result<Arc<dyn SharedPage>>;
+        private_page() -> Arc<dyn SharedPage>;
+        boot_id() -> u64;
         process_id() -> u32;
         fork_count() -> u64;
         monotonic() -> Duration;

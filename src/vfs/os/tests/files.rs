@@ -199,7 +199,11 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
             );
             assert!(error.to_string().contains(what), "{name} {mode:?}: {error}");
         }
-        assert!(m.vfs.shared_page(&m.path(name)).is_err());
+        assert!(
+            m.vfs
+                .shared_page(&m.path(name), OpenMode::WriteOrCreate)
+                .is_err()
+        );
     }
     assert_eq!(fs::read(m.path("file")).unwrap(), b"untouched");
     let device = m

@@ -55,7 +55,10 @@ fn a_lock_dropped_by_the_parent_is_free_though_a_child_lives() {
     };
     let held = open();
     assert!(held.try_lock(LockKind::Exclusive).unwrap());
-    let page = m.vfs.shared_page(&m.path("STATE")).unwrap();
+    let page = m
+        .vfs
+        .shared_page(&m.path("STATE"), OpenMode::WriteOrCreate)
+        .unwrap();
     std::thread::scope(|scope| {
         let child = scope.spawn(|| {
             exit_code_of_forked(|| {
@@ -80,7 +83,10 @@ fn a_lock_dropped_by_the_parent_is_free_though_a_child_lives() {
 #[test]
 fn a_child_sees_the_shared_page_and_its_parents_worker_is_not_there() {
     let m = os();
-    let page = m.vfs.shared_page(&m.path("STATE")).unwrap();
+    let page = m
+        .vfs
+        .shared_page(&m.path("STATE"), OpenMode::WriteOrCreate)
+        .unwrap();
     let worker = m
         .vfs
         .spawn("parent's", Box::new(|| Next::WhenWoken))
@@ -131,7 +137,10 @@ fn ids_are_never_given_twice() {
 #[test]
 fn a_forked_child_makes_ids_of_its_own() {
     let m = os();
-    let page = m.vfs.shared_page(&m.path("STATE")).unwrap();
+    let page = m
+        .vfs
+        .shared_page(&m.path("STATE"), OpenMode::WriteOrCreate)
+        .unwrap();
     let put = |index: usize| {
         for (word, half) in m.vfs.unique_id().chunks_exact(8).enumerate() {
             page.store(index + word, u64::from_le_bytes(half.try_into().unwrap()));

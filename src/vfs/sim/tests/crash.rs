@@ -1,6 +1,5 @@
 //! What a power cut leaves.
 
-use super::super::super::SHARED_WORDS;
 use super::*;
 
 #[test]
@@ -176,7 +175,9 @@ fn a_failed_sync_loses_bytes_for_ever() {
 #[test]
 fn shared_words_come_back_old_or_zero() {
     let (world, process) = world();
-    let page = process.shared_page(Path::new("/d/STATE")).unwrap();
+    let page = process
+        .shared_page(Path::new("/d/STATE"), OpenMode::WriteOrCreate)
+        .unwrap();
     open(&process, "/d/STATE").sync().unwrap();
     sync_dir(&process);
     for value in 1..=3 {
@@ -187,7 +188,7 @@ fn shared_words_come_back_old_or_zero() {
     for seed in 0..64 {
         for image in world.journal().last_point(0, seed).images() {
             let bytes = image.read("/d/STATE").unwrap();
-            assert_eq!(bytes.len(), SHARED_WORDS * 8);
+            assert_eq!(bytes.len(), 4096);
             values.push(bytes[40]);
         }
     }

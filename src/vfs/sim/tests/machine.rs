@@ -89,7 +89,9 @@ fn a_killed_process_loses_its_locks_and_can_do_nothing() {
     let (world, first) = world();
     let second = world.process();
     let (mine, other) = (open(&first, "/d/a"), open(&second, "/d/a"));
-    let page = first.shared_page(Path::new("/d/STATE")).unwrap();
+    let page = first
+        .shared_page(Path::new("/d/STATE"), OpenMode::WriteOrCreate)
+        .unwrap();
     mine.write_at(0, b"seen").unwrap();
     page.store(0, 1);
     assert!(mine.try_lock(LockKind::Exclusive).unwrap());
@@ -103,7 +105,10 @@ fn a_killed_process_loses_its_locks_and_can_do_nothing() {
     page.store(0, 2);
     assert_eq!(page.compare_exchange(0, 1, 3), Ok(1));
     assert_eq!(
-        second.shared_page(Path::new("/d/STATE")).unwrap().load(0),
+        second
+            .shared_page(Path::new("/d/STATE"), OpenMode::WriteOrCreate)
+            .unwrap()
+            .load(0),
         1
     );
     assert_eq!(world.run_background(), 0);
@@ -124,7 +129,10 @@ fn processes_share_words_and_nothing_else() {
     assert_ne!(ids[0], ids[1]);
     assert_eq!(ids[0].inode, ids[1].inode);
     assert_ne!(first.unique_id(), second.unique_id());
-    let pages = [&first, &second].map(|each| each.shared_page(Path::new("/d/STATE")).unwrap());
+    let pages = [&first, &second].map(|each| {
+        each.shared_page(Path::new("/d/STATE"), OpenMode::WriteOrCreate)
+            .unwrap()
+    });
     pages[0].store(511, 4);
     assert_eq!(pages[1].fetch_add(511, u64::MAX), 4);
     assert_eq!(pages[0].compare_exchange(511, 4, 9), Err(3));
@@ -222,7 +230,10 @@ fn a_schedule_decides_who_runs_while_one_waits() {
     let schedule = Arc::new(Raise(signal.clone(), AtomicU32::new(0)));
     world.set_schedule(Some(schedule.clone()));
     assert!(signal.wait(MILLISECOND) && world.now() < MILLISECOND);
-    process.shared_page(Path::new("/d/STATE")).unwrap().load(0);
+    process
+        .shared_page(Path::new("/d/STATE"), OpenMode::WriteOrCreate)
+        .unwrap()
+        .load(0);
     assert_eq!(schedule.1.load(Ordering::SeqCst), 2);
 }
 

@@ -1,0 +1,410 @@
+//! Following the log: what other processes appended comes into this one's index.
+//!
+//! A read looks at the shared words first ([`Engine::catch_up`]): one load, if nothing is new.
+//! Whoever takes the writer lock over from another process comes up to all that is appended
+//! ([`Engine::take_over`]), and mends what that one may have died in the middle of.
+//!
+//! Invariants:
+//! 1. The cursor, who has which, is the one who changes the index; `applied` is how far it is.
+//! 2. This process's `visible` never passes `applied`, and does not move while a walk from it to a
+//!    newer published state drops what lies between.
+//!
+//! What a crash leaves: nothing of a walk. Of mending a log's end, what [`repair`] says; the next
+//! owner finds the mark of the dead one still there, and begins again.
+
+use std::sync::atomic::Ordering;
+
+use super::baton::Held;
+use super::replay::{Readers, Sink, replay};
+use super::{Engine, Horizon};
+use crate::error::{Error, Result};
+use crate::failpoint;
+use crate::format::header::SEGMENT_HEADER_BYTES;
+use crate::format::manifest::{Manifest, SegmentEntry};
+use crate::index::Index;
+use crate::log::fault::Fault;
+use crate::log::group_sync::{Number, Numbers};
+use crate::log::repair::{self, Tail};
+use crate::log::scanner::Scanner;
+use crate::log::segment::Segment;
+use crate::log::tail::place;
+use crate::log::writer::{Active, Writer};
+use crate::log::{Log, find, manifest, remove_leftovers};
+
+impl Engine {
+    /// Sees to it that readers of this process see all that is published.
+    ///
+    /// # Errors
+    /// `Corrupt`, `FormatVersion`, `Io` of what other processes appended.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        let published = self.log.published();
+        let visible = self.log.visible();
+        if published <= visible.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if let Err(cause) = self.log.check_history() {
+            // Nothing of the index may be of the log that is there now.
+            let path = self.identity.path.clone();
+            let cause = cause.to_string().into();
+            return Err(Error::Poisoned { path, cause });
+        }
+        if published <= self.applied.load(Ordering::Acquire) {
+            visible.fetch_max(published, Ordering::AcqRel);
+            return Ok(());
+        }
+        let mut cursor = self.cursor.take(self.vfs.as_ref());
+        self.follow_published(&mut cursor, published)
+    }
+
+    /// Brings index and readers up to `published`.
+    fn follow_published(&self, cursor: &mut Writer, published: u64) -> Result<()> {
+        let applied = self.applied.load(Ordering::Acquire);
+        let visible = self.log.visible();
+        // Up to here now, so that nobody gets between this and what is published below.
+        visible.fetch_max(published.min(applied), Ordering::AcqRel);
+        if published > applied {
+            let mut horizon = self.horizon();
+            let now = std::mem::replace(&mut horizon.visible, published);
+            if let Err(at) = horizon.pinned.binary_search(&now) {
+                horizon.pinned.insert(at, now);
+            }
+            let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
+            let followed = follow(&self.log, cursor, published, &mut sink);
+            // What came before an error is in the index all the same, and may hide what was. In this
+            // order: who sees how far the index is must not go to where something was dropped.
+            visible.fetch_max(published.min(cursor.sequence), Ordering::AcqRel);
+            self.applied.store(cursor.sequence, Ordering::Release);
+            followed?;
+            while self.index.prune(&self.horizon(), 0) {}
+        }
+        Ok(())
+    }
+
+    /// Brings this process up to all that is appended, after it took the writer lock from another
+    /// one, and mends what that one died in the middle of.
+    ///
+    /// # Errors
+    /// `Corrupt`, `FormatVersion`, `Io`; of what poisons, the store is poisoned.
+    pub(super) fn take_over(&self) -> Result<()> {
+        self.check_directory()?;
+        let mut cursor = self.cursor.take(self.vfs.as_ref());
+        self.follow_published(&mut cursor, self.log.published())?;
+        self.follow_appended(&mut cursor)?;
+        if self.log.shared().is_writing() {
+            let mended = self.mend_end(&mut cursor);
+            self.applied.store(cursor.sequence, Ordering::Release);
+            mended.map_err(|fault| self.failed(fault))?;
+        }
+        Ok(())
+    }
+
+    fn follow_appended(&self, cursor: &mut Held<'_, Box<Writer>>) -> Result<()> {
+        let appended = self.log.shared().get(Number::Sequence);
+        let horizon = self.horizon();
+        let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
+        let followed = follow(&self.log, cursor, appended, &mut sink)
+            .and_then(|()| stand_at_end(&self.log, cursor, &mut sink));
+        self.applied.store(cursor.sequence, Ordering::Release);
+        followed
+    }
+
+    /// Mends the end of the log after its owner died while it changed files: what is whole counts
+    /// and is made durable, what is not is zeroed.
+    ///
+    /// CRASH: the mark that somebody writes stays until all is done; the next owner comes here too.
+    fn mend_end(&self, cursor: &mut Writer) -> Result<(), Fault> {
+        let log = &self.log;
+        tracing::warn!(
+            path = %log.directory.path.display(),
+            "a process died while it wrote; the end of the log is looked at"
+        );
+        let manifest = log.load_manifest().map_err(Fault::harmless)?;
+        // It may have died between the manifest's rename and the directory's sync.
+        log.directory.sync()?;
+        log.open_segments(&manifest).map_err(Fault::harmless)?;
+        log.shared().set_generation(manifest.generation);
+        cursor.manifest = manifest;
+        remove_leftovers(
+            log.vfs.as_ref(),
+            &log.directory.path,
+            &cursor.manifest,
+            false,
+        )?;
+        let horizon = self.horizon();
+        let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
+        let Some(last) = cursor.manifest.segments.last().copied() else {
+            log.shared().set_writing(false);
+            return Ok(());
+        };
+        move_to(log, cursor, last.id, u64::MAX, &mut sink).map_err(Fault::harmless)?;
+        let segment = cursor_segment(cursor).map_err(Fault::harmless)?;
+        let file_bytes = segment.file_bytes().map_err(Fault::harmless)?;
+        walk(log, cursor, file_bytes, u64::MAX, &mut sink).map_err(Fault::harmless)?;
+        let offset = cursor.active.as_ref().map_or(0, |active| active.end);
+        let tail = repair::examine(&segment, offset, file_bytes).map_err(Fault::harmless)?;
+        // Nobody is told of a sync that failed and whose process died before it told: what is not
+        // known to be durable is written over itself.
+        let durable = log
+            .synced_upto(segment.id)
+            .clamp(SEGMENT_HEADER_BYTES, offset);
+        repair::settle(&segment, durable, offset, file_bytes)?;
+        failpoint::hit!("take-over-settled");
+        if let Tail::Torn { .. } = tail {
+            raise_epoch(log, cursor, offset)?;
+        }
+        log.restart(Some((segment.id, offset)), cursor.sequence);
+        log.shared().set_writing(false);
+        Ok(())
+    }
+
+    /// Refuses if another directory lies where the store was opened: files made by their paths
+    /// would be that one's.
+    fn check_directory(&self) -> Result<()> {
+        let path = &self.identity.path;
+        let found = self.vfs.directory_id(path);
+        if found.as_ref().is_ok_and(|found| *found == self.identity.id) {
+            return Ok(());
+        }
+        let moved = || std::io::Error::other("the directory was moved or replaced");
+        Err(Error::io(
+            "write to",
+            path,
+            found.err().unwrap_or_else(moved),
+        ))
+    }
+}
+
+/// Raises the epoch after what lies behind `offset` was zeroed.
+fn raise_epoch(log: &Log, cursor: &mut Writer, offset: u32) -> Result<(), Fault> {
+    let mut manifest = cursor.manifest.clone();
+    if let Some(last) = manifest.segments.last_mut() {
+        last.end.len_bytes = u64::from(offset);
+        last.end.last_sequence = cursor.sequence;
+    }
+    manifest.epoch += 1;
+    manifest.generation += 1;
+    manifest::save(log.vfs.as_ref(), &log.directory, &manifest)?;
+    log.shared().set_generation(manifest.generation);
+    cursor.manifest = manifest;
+    Ok(())
+}
+
+/// Walks on from where `cursor` is up to the batch `sequence`, which is appended.
+///
+/// # Errors
+/// `Corrupt` if the log ends before; `FormatVersion`, `Io`.
+pub(super) fn follow(
+    log: &Log,
+    cursor: &mut Writer,
+    sequence: u64,
+    sink: &mut Sink<'_>,
+) -> Result<()> {
+    if cursor.sequence >= sequence {
+        return Ok(());
+    }
+    // Looked at after the sequence number was, and before the manifest is.
+    let (id, end) = place(log.shared().get(Number::Appended));
+    refresh_manifest(log, cursor)?;
+    move_to(log, cursor, id, sequence, sink)?;
+    if cursor.sequence < sequence {
+        walk(log, cursor, end, sequence, sink)?;
+    }
+    if cursor.sequence >= sequence {
+        return Ok(());
+    }
+    let segment = cursor_segment(cursor)?;
+    let what = format!(
+        "the log ends with batch {}, but {sequence} was appended",
+        cursor.sequence
+    );
+    Err(Error::corrupt(&segment.path, u64::from(end), what))
+}
+
+/// Walks to the end of all segments before the segment `id`, and stands at the begin of that one;
+/// or stays, if it is there already. Ends before at the batch `sequence`.
+fn move_to(
+    log: &Log,
+    cursor: &mut Writer,
+    id: u32,
+    sequence: u64,
+    sink: &mut Sink<'_>,
+) -> Result<()> {
+    let at = cursor.active.as_ref().map_or(0, |active| active.segment.id);
+    let listed: Vec<SegmentEntry> = cursor.manifest.segments.clone();
+    for entry in listed.iter().filter(|entry| (at..=id).contains(&entry.id)) {
+        if entry.id != at {
+            enter(log, cursor, entry)?;
+        }
+        if entry.id == id {
+            return Ok(());
+        }
+        let segment = cursor_segment(cursor)?;
+        let end = sealed_end(&segment, entry)?;
+        walk(log, cursor, end, sequence, sink)?;
+        if cursor.sequence >= sequence {
+            return Ok(());
+        }
+        let is_whole = cursor
+            .active
+            .as_ref()
+            .is_some_and(|active| active.end == end)
+            && cursor.sequence == entry.end.last_sequence;
+        if !is_whole {
+            let what = "the segment does not end with the record that its manifest says";
+            return Err(Error::corrupt(&segment.path, u64::from(end), what));
+        }
+    }
+    let path = crate::log::file_name::segment(&log.directory.path, id);
+    Err(Error::corrupt(&path, 0, "no manifest lists this segment"))
+}
+
+/// Stands at the begin of the segment `entry`.
+fn enter(log: &Log, cursor: &mut Writer, entry: &SegmentEntry) -> Result<()> {
+    let segments = log.segments();
+    let segment = find(&segments, entry.id).ok_or_else(|| {
+        let path = crate::log::file_name::segment(&log.directory.path, entry.id);
+        Error::corrupt(&path, 0, "the segment is gone")
+    })?;
+    if segment.first_sequence != entry.first_sequence {
+        let what = "the segment begins with another sequence number than its manifest says";
+        return Err(Error::corrupt(&segment.path, 40, what));
+    }
+    cursor.active = Some(Active {
+        segment: segment.clone(),
+        end: SEGMENT_HEADER_BYTES,
+        allocated: SEGMENT_HEADER_BYTES,
+        marked: false,
+    });
+    Ok(())
+}
+
+/// The end of a sealed segment, which its file must reach.
+fn sealed_end(segment: &Segment, entry: &SegmentEntry) -> Result<u32> {
+    let file_bytes = segment.file_bytes()?;
+    u32::try_from(entry.end.len_bytes)
+        .ok()
+        .filter(|end| entry.is_sealed && (SEGMENT_HEADER_BYTES..=file_bytes).contains(end))
+        .ok_or_else(|| {
+            let what = "the file was cut off: it is sealed, and longer in the manifest";
+            Error::corrupt(&segment.path, u64::from(file_bytes), what)
+        })
+}
+
+/// Walks over the records of the cursor's segment, up to the offset `end` or the batch `sequence`.
+fn walk(
+    log: &Log,
+    cursor: &mut Writer,
+    end: u32,
+    sequence: u64,
+    sink: &mut Sink<'_>,
+) -> Result<()> {
+    let segment = cursor_segment(cursor)?;
+    let Some(active) = &mut cursor.active else {
+        return Ok(());
+    };
+    let mut scanner = Scanner::resume(
+        &segment,
+        active.end,
+        end,
+        cursor.manifest.epoch,
+        cursor.sequence,
+    );
+    // An error leaves the cursor where it was: half of a record may be in the index, and none of it
+    // is seen before that was walked over again.
+    active.marked = replay(&mut scanner, sequence, &segment, &log.segments(), sink)?;
+    active.end = scanner.offset();
+    cursor.sequence = scanner.sequence();
+    segment.set_end(active.end);
+    active.allocated = active.allocated.max(active.end);
+    Ok(())
+}
+
+fn cursor_segment(cursor: &Writer) -> Result<std::sync::Arc<Segment>> {
+    match &cursor.active {
+        Some(active) => Ok(active.segment.clone()),
+        None => Err(Error::corrupt(
+            std::path::Path::new(crate::log::file_name::MANIFEST),
+            0,
+            "it lists no segments, though there are some",
+        )),
+    }
+}
+
+/// A cursor before all of the log that `manifest` lists.
+pub(super) fn before_all(manifest: Manifest) -> Writer {
+    Writer {
+        manifest,
+        sequence: 0,
+        active: None,
+    }
+}
+
+/// Fills `index` with what is published, and what is appended behind that. The caller holds the
+/// writer lock, or reads alone and stops at what is published.
+///
+/// # Errors
+/// As [`follow`].
+pub(super) fn attach(
+    log: &Log,
+    index: &Index,
+    manifest: Manifest,
+    report: &mut dyn FnMut(u32),
+    is_reader: bool,
+) -> Result<Writer> {
+    log.open_segments(&manifest)?;
+    let mut cursor = before_all(manifest);
+    let published = log.published();
+    let mut sink = Sink::new(index, Readers::None);
+    sink.report = Some(report);
+    follow(log, &mut cursor, published, &mut sink)?;
+    log.visible().store(published, Ordering::Release);
+    if !is_reader {
+        let horizon = Horizon {
+            visible: published,
+            pinned: Vec::new(),
+        };
+        let mut sink = Sink::new(index, Readers::Some(&horizon));
+        follow(
+            log,
+            &mut cursor,
+            log.shared().get(Number::Sequence),
+            &mut sink,
+        )?;
+        stand_at_end(log, &mut cursor, &mut sink)?;
+    }
+    Ok(cursor)
+}
+
+/// Stands where the next record goes, behind a seal mark, or in a segment that has no records yet.
+/// The caller holds the writer lock.
+fn stand_at_end(log: &Log, cursor: &mut Writer, sink: &mut Sink<'_>) -> Result<()> {
+    let (id, end) = place(log.shared().get(Number::Appended));
+    refresh_manifest(log, cursor)?;
+    if id == 0 {
+        return Ok(());
+    }
+    move_to(log, cursor, id, u64::MAX, sink)?;
+    walk(log, cursor, end, u64::MAX, sink)?;
+    match &cursor.active {
+        Some(active) if active.end != end => {
+            let what = "there is no whole record, but one was appended";
+            Err(Error::corrupt(
+                &active.segment.path,
+                u64::from(active.end),
+                what,
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the manifest if there is a newer one than the cursor's.
+fn refresh_manifest(log: &Log, cursor: &mut Writer) -> Result<()> {
+    if cursor.manifest.generation != log.shared().generation() {
+        let manifest = log.load_manifest()?;
+        // First, so that a failure is tried again.
+        log.open_segments(&manifest)?;
+        cursor.manifest = manifest;
+    }
+    Ok(())
+}
