@@ -18,7 +18,6 @@ use super::baton::Held;
 use super::replay::{Readers, Sink, replay};
 use super::{Engine, Horizon};
 use crate::error::{Error, Result};
-use crate::failpoint;
 use crate::format::header::SEGMENT_HEADER_BYTES;
 use crate::format::manifest::{Manifest, SegmentEntry};
 use crate::index::Index;
@@ -148,7 +147,6 @@ impl Engine {
             .synced_upto(segment.id)
             .clamp(SEGMENT_HEADER_BYTES, offset);
         repair::settle(&segment, durable, offset, file_bytes)?;
-        failpoint::hit!("take-over-settled");
         if let Tail::Torn { .. } = tail {
             raise_epoch(log, cursor, offset)?;
         }
