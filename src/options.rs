@@ -26,9 +26,8 @@ pub enum Access {
     /// a local file system.
     ///
     /// Opening waits for the write transaction that is running, up to the lock timeout. A process
-    /// that dies, at whatever moment, leaves nothing that keeps others waiting, unless a child that
-    /// it has forked, without a new program, lives on. One that is stopped in the middle of a write
-    /// transaction does keep them waiting: they get `LockTimeout` with its name.
+    /// that dies, at whatever moment, leaves nothing that keeps others waiting, unless a child that it
+    /// has forked lives on. One that is stopped within a write transaction does: they get `LockTimeout`.
     #[default]
     Shared,
     /// Reads and writes, with nobody beside, neither writers nor readers; works on network file systems too, as far as their

@@ -21,8 +21,9 @@ const KILLS: usize = 160;
 /// How many write at a time.
 const WRITERS: usize = 3;
 
-/// Within which time those who live on must have committed something.
-const GOES_ON_WITHIN: Duration = Duration::from_secs(1);
+/// After which time those who live on are taken for stuck. How long it takes them is printed: on a
+/// machine that does nothing else, a few hundredths of a second.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
 
 /// A process that commits units.
 struct Writer {
@@ -181,6 +182,7 @@ fn killed_processes_lose_nothing_they_told_and_keep_nobody_waiting() {
         Writer::start(directory.path(), next_id)
     };
     let mut dead = Vec::new();
+    let mut longest = Duration::ZERO;
     let mut beside = Some(options().open(directory.path()).unwrap());
     while kills < KILLS {
         let mut writers: Vec<Writer> = (0..WRITERS).map(|_| start()).collect();
@@ -200,7 +202,9 @@ fn killed_processes_lose_nothing_they_told_and_keep_nobody_waiting() {
             dead.push(victim.kill());
             kills += 1;
             for writer in &mut writers {
-                let went_on = writer.goes_on(Instant::now() + GOES_ON_WITHIN);
+                let died = Instant::now();
+                let went_on = writer.goes_on(died + STUCK_AFTER);
+                longest = longest.max(died.elapsed());
                 assert!(went_on, "after a death, writer {} waits", writer.id);
             }
             writers.push(start());
@@ -220,5 +224,5 @@ fn killed_processes_lose_nothing_they_told_and_keep_nobody_waiting() {
         store.verify().unwrap();
         beside = Some(store);
     }
-    eprintln!("{kills} processes killed, {} writers in all", dead.len());
+    eprintln!("{kills} processes killed; others went on within {longest:?}");
 }
