@@ -361,3 +361,42 @@ fn the_failure_of_one_process_is_told_in_all_until_it_is_mended() {
         assert!(mended.failure().is_none());
     });
 }
+
+/// Who was woken to lead may find that another process has brought what it wants: those who wait
+/// behind it must not be forgotten.
+#[test]
+fn who_need_not_lead_any_more_passes_that_on() {
+    try_all(2, || {
+        let log = Log::of_processes(2, &[true, true, true], false);
+        let group = &log.groups[1];
+        let append = |number: u64| {
+            let (position, sequence) = (number, number);
+            group.append(End { position, sequence }, true).unwrap();
+        };
+        let wait = |number| match group.todo(Wanted::Visible(number), Some(Permit::new())) {
+            Ok(Todo::Wait(permit)) => permit,
+            _ => panic!("it is to wait"),
+        };
+        append(1);
+        assert!(matches!(
+            group.todo(Wanted::Visible(1), None),
+            Ok(Todo::Lead)
+        ));
+        let target = group.begin_sync();
+        append(2);
+        append(3);
+        let [second, third] = [wait(2), wait(3)];
+        group.end_sync(Some(target), &Ok(()), || ());
+        // Woken to lead; but the other process has synced meanwhile.
+        second.wait();
+        group.woken(second);
+        log.wait_in(0, Wanted::Visible(3)).unwrap();
+        assert!(matches!(
+            group.todo(Wanted::Visible(2), None),
+            Ok(Todo::Nothing)
+        ));
+        group.pass_on();
+        // Hangs, and is told so, if it was not raised.
+        third.wait();
+    });
+}
