@@ -207,7 +207,7 @@ fn total_bytes(listed: &[SegmentEntry], segments: &[Arc<Segment>]) -> Result<u64
 }
 
 /// The end of a sealed segment, which its file must reach.
-fn sealed_end(segment: &Segment, len_bytes: u64) -> Result<u32> {
+pub(super) fn sealed_end(segment: &Segment, len_bytes: u64) -> Result<u32> {
     let file_bytes = segment.file_bytes()?;
     u32::try_from(len_bytes)
         .ok()

@@ -15,6 +15,7 @@
 use std::sync::atomic::Ordering;
 
 use super::baton::Held;
+use super::recovery::sealed_end;
 use super::replay::{Readers, Sink, replay};
 use super::{Engine, Horizon};
 use crate::error::{Error, Result};
@@ -237,7 +238,16 @@ fn move_to(
             return Ok(());
         }
         let segment = cursor_segment(cursor)?;
-        let end = sealed_end(&segment, entry)?;
+        if !entry.is_sealed {
+            let what =
+                "the manifest lists another segment behind it, and does not say where it ends";
+            return Err(Error::corrupt(
+                &segment.path,
+                u64::from(SEGMENT_HEADER_BYTES),
+                what,
+            ));
+        }
+        let end = sealed_end(&segment, entry.end.len_bytes)?;
         walk(log, cursor, end, sequence, sink)?;
         if cursor.sequence >= sequence {
             return Ok(());
@@ -274,18 +284,6 @@ fn enter(log: &Log, cursor: &mut Writer, entry: &SegmentEntry) -> Result<()> {
         marked: false,
     });
     Ok(())
-}
-
-/// The end of a sealed segment, which its file must reach.
-fn sealed_end(segment: &Segment, entry: &SegmentEntry) -> Result<u32> {
-    let file_bytes = segment.file_bytes()?;
-    u32::try_from(entry.end.len_bytes)
-        .ok()
-        .filter(|end| entry.is_sealed && (SEGMENT_HEADER_BYTES..=file_bytes).contains(end))
-        .ok_or_else(|| {
-            let what = "the file was cut off: it is sealed, and longer in the manifest";
-            Error::corrupt(&segment.path, u64::from(file_bytes), what)
-        })
 }
 
 /// Walks over the records of the cursor's segment, up to the offset `end` or the batch `sequence`.
