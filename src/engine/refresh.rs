@@ -307,7 +307,11 @@ fn walk(
     );
     // An error leaves the cursor where it was: half of a record may be in the index, and none of it
     // is seen before that was walked over again.
-    active.marked = replay(&mut scanner, sequence, &segment, &log.segments(), sink)?;
+    let is_marked = replay(&mut scanner, sequence, &segment, &log.segments(), sink)?;
+    if scanner.offset() > active.end {
+        // Else there was nothing to walk over, and a mark that was there is there still.
+        active.marked = is_marked;
+    }
     active.end = scanner.offset();
     cursor.sequence = scanner.sequence();
     segment.set_end(active.end);

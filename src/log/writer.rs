@@ -108,7 +108,10 @@ impl Writer {
         let Some(active) = self.active.as_ref() else {
             return Ok(());
         };
+        // Every batch left room for one mark behind it.
+        let has_room = active.end + RECORD_HEADER_BYTES <= active.segment.capacity;
         if !active.marked
+            && has_room
             && self
                 .allocate(u64::from(RECORD_HEADER_BYTES), Space::Reserve)
                 .is_ok()

@@ -125,3 +125,35 @@ fn a_close_that_reports_a_failure_leaves_another_opening_open() {
     assert_refused(second.close(), ErrorKind::Poisoned, &["/s"]);
     open().set("b", &2).unwrap();
 }
+
+/// Each mark behind the one before would take the room of nothing, and in the end the segment's.
+#[test]
+fn a_log_has_one_mark_of_a_clean_close_however_often_processes_come_and_go() {
+    let world = World::new(1);
+    let open = || {
+        let options = Options::new().segment_bytes(512).vfs(world.process());
+        options.open("/s").unwrap()
+    };
+    let store = open();
+    store.set("a", &[7_u8; 100][..]).unwrap();
+    store.close().unwrap();
+    let segment_bytes = || {
+        let store = open();
+        let bytes = store.stats().unwrap().live_bytes + store.stats().unwrap().dead_bytes;
+        store.close().unwrap();
+        bytes
+    };
+    let before = segment_bytes();
+    for _ in 0..20 {
+        let first = open();
+        let second = open();
+        second.close().unwrap();
+        first.close().unwrap();
+    }
+    assert_eq!(segment_bytes(), before);
+    let store = open();
+    assert_eq!(store.get::<Vec<u8>>("a").unwrap(), Some(vec![7; 100]));
+    store.set("b", &1).unwrap();
+    store.close().unwrap();
+    assert_eq!(open().get::<i32>("b").unwrap(), Some(1));
+}

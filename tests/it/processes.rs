@@ -91,6 +91,11 @@ fn other_process() {
                 println!("other: closed");
             }
             "write for ever" => write_for_ever(&store),
+            "hold and fork" => {
+                let _tx = store.begin().unwrap();
+                println!("other: {}", fork_and_stay());
+                std::thread::sleep(Duration::from_hours(1));
+            }
             "fork" => println!("other: {:?}", fork_and_open(Path::new(&path))),
             "read" => println!("other: {:?}", store.get::<i32>("a").unwrap()),
             "increment" => {
@@ -127,6 +132,21 @@ fn fork_and_open(path: &Path) -> bool {
     // SAFETY: waits for the child made above, with a valid place for its status.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     status == 0
+}
+
+/// Forks a child that does nothing, for as long as its standard input is open.
+fn fork_and_stay() -> i32 {
+    // SAFETY: no other thread of this process does anything, and the child ends without unwinding.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: waits to be killed.
+        unsafe {
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    child
 }
 
 /// Says what it has committed, each after the commit has returned.
@@ -180,6 +200,31 @@ fn a_forked_child_that_opens_the_store_is_another_process() {
     other.tell("fork");
     assert_eq!(other.answer(), "true");
     other.kill();
+}
+
+#[test]
+fn a_killed_writer_frees_its_locks_though_a_child_that_it_forked_lives() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = impatient(directory.path()).unwrap();
+    let mut other = Other::open(directory.path(), "");
+    other.tell("hold and fork");
+    let child: i32 = other.answer().parse().unwrap();
+    assert_eq!(
+        store.set("a", &1).unwrap_err().kind(),
+        ErrorKind::LockTimeout
+    );
+    other.kill();
+    let set = store.set("a", &2);
+    store.close().unwrap();
+    let alone = Options::new()
+        .access(Access::Exclusive)
+        .lock_timeout(Duration::ZERO)
+        .open(directory.path());
+    // SAFETY: the child was forked by a process that is dead, and nobody has waited for it.
+    let was_there = unsafe { libc::kill(child, libc::SIGKILL) };
+    assert_eq!(was_there, 0, "the child was to live on");
+    set.unwrap();
+    assert_eq!(alone.unwrap().get("a").unwrap(), Some(2));
 }
 
 #[test]

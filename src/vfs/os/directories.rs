@@ -127,18 +127,28 @@ fn sync(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// What the machine says, but for "not found".
 pub(super) fn node(path: &Path) -> io::Result<Option<NodeKind>> {
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_file() => Ok(Some(NodeKind::File)),
-        Ok(found) if found.is_dir() => Ok(Some(NodeKind::Directory)),
-        Ok(_) => Ok(Some(NodeKind::Other)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound || system::is_link_loop(&error) => {
-            match std::fs::symlink_metadata(path) {
-                Ok(_) => Ok(Some(NodeKind::Other)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            }
-        }
+    let missing = match std::fs::metadata(path) {
+        Ok(found) => return Ok(Some(kind_of(&found))),
+        Err(error) => error,
+    };
+    if missing.kind() != io::ErrorKind::NotFound && !system::is_link_loop(&missing) {
+        return Err(missing);
+    }
+    match std::fs::symlink_metadata(path) {
+        // If it is no link that leads nowhere, somebody has made it just now.
+        Ok(found) => Ok(Some(kind_of(&found))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+fn kind_of(found: &std::fs::Metadata) -> NodeKind {
+    if found.is_file() {
+        NodeKind::File
+    } else if found.is_dir() {
+        NodeKind::Directory
+    } else {
+        NodeKind::Other
     }
 }
 

@@ -11,7 +11,8 @@
 //!
 //! Threads and processes: all calls may be made from any thread; the kernel orders those that
 //! touch the same bytes. A child forked off shares the descriptor: it may read and write, but
-//! neither lock nor unlock, and the parent's lock outlives the child's copy.
+//! neither lock nor unlock, and the parent's lock outlives the child's copy. Of a file that the
+//! parent has locked it has no copy at all, so that the lock goes with the parent.
 //!
 //! What a crash leaves behind: of a write any part of its sectors, and of one that was stored into
 //! a window, if the process alone is killed, any part of its bytes; of an allocation a longer
@@ -40,6 +41,8 @@ const STORED_BYTES_MAX: usize = 16 << 10;
 /// A [`VfsFile`] of the operating system.
 #[derive(Debug)]
 pub(super) struct OsFile {
+    /// Made by the first lock; goes before the descriptor is closed.
+    guarded: OnceLock<fork::Guarded>,
     file: File,
     known_len: AtomicU64,
     /// `Some(None)` if it could not be mapped.
@@ -80,6 +83,7 @@ impl OsFile {
             return Err(irregular(system::type_name(found.file_type())));
         }
         Ok(Self {
+            guarded: OnceLock::new(),
             file,
             known_len: AtomicU64::new(found.len()),
             mapping: OnceLock::new(),
@@ -305,6 +309,8 @@ impl VfsFile for OsFile {
     /// another on the way, and is gone if this gives false.
     fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
         self.check_lock_is_ours()?;
+        self.guarded
+            .get_or_init(|| fork::Guarded::new(system::descriptor(&self.file)));
         loop {
             let tried = match kind {
                 LockKind::Shared => fs4::FileExt::try_lock_shared(&self.file),

@@ -32,6 +32,11 @@ pub(super) fn is_link_loop(_error: &io::Error) -> bool {
     false
 }
 
+/// None: nothing is forked here.
+pub(super) fn descriptor(_file: &File) -> i32 {
+    -1
+}
+
 /// What a file type is called in messages.
 pub(super) fn type_name(file_type: FileType) -> &'static str {
     if file_type.is_dir() {

@@ -158,6 +158,28 @@ fn links_that_lead_nowhere_are_something_else() {
     }
 }
 
+/// Between two looks at it, too: another process may open the same new store.
+#[test]
+fn a_directory_that_somebody_makes_just_now_is_one() {
+    let m = os();
+    let path = m.path("made just now");
+    std::thread::scope(|scope| {
+        let making = scope.spawn(|| {
+            for _ in 0..30_000 {
+                std::fs::create_dir(&path).unwrap();
+                std::fs::remove_dir(&path).unwrap();
+            }
+        });
+        while !making.is_finished() {
+            let found = m.vfs.node(&path).unwrap();
+            assert!(
+                matches!(found, None | Some(NodeKind::Directory)),
+                "{found:?}"
+            );
+        }
+    });
+}
+
 #[test]
 fn names_that_are_not_utf8_are_left_out() {
     use std::os::unix::ffi::OsStrExt;

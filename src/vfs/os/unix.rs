@@ -7,6 +7,7 @@
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
@@ -35,6 +36,11 @@ pub(super) fn cannot_sync_directories(error: &io::Error) -> bool {
 /// Whether a path could not be followed because its links go round and round.
 pub(super) fn is_link_loop(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ELOOP)
+}
+
+/// The number of an open file.
+pub(super) fn descriptor(file: &File) -> i32 {
+    file.as_raw_fd()
 }
 
 /// What a file type is called in messages.

@@ -27,6 +27,8 @@ pub enum FaultEffect {
     Half,
     /// Nothing, and the calling process dies of it.
     Kill,
+    /// A part of the bytes of a write or of the growth, and the calling process dies of it.
+    KillHalf,
 }
 
 /// The error a failing call gives.
@@ -84,6 +86,16 @@ impl Fault {
     /// The death of the calling process.
     pub fn kill() -> Self {
         Self::once(FaultEffect::Kill, io::ErrorKind::Other)
+    }
+
+    /// The death of the calling process in the middle of the call.
+    pub fn kill_halfway() -> Self {
+        Self::once(FaultEffect::KillHalf, io::ErrorKind::Other)
+    }
+
+    /// Whether the calling process dies.
+    pub(super) fn kills(self) -> bool {
+        matches!(self.effect, FaultEffect::Kill | FaultEffect::KillHalf)
     }
 
     /// The same failure, of other calls.
@@ -164,7 +176,7 @@ impl Faults {
         }
         if let Some(fault) = hit {
             self.count_fired(call);
-            if fault.effect == FaultEffect::Kill {
+            if fault.kills() {
                 self.armed.clear();
             }
         }
@@ -207,6 +219,10 @@ pub enum Plant {
     HiddenReadFailure,
     /// Of the raises of signals, every eighth does nothing.
     LostRaises,
+    /// No store into this word of a shared page is seen by anybody.
+    LostWord(usize),
+    /// No bell of a shared page is ever heard.
+    LostRings,
 }
 
 /// Which bugs are planted.

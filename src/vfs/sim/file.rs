@@ -107,7 +107,9 @@ impl VfsFile for SimFile {
                 self.check_writable()?;
                 let bytes = match part_of(fault) {
                     FaultEffect::Done => bytes,
-                    FaultEffect::Half => &bytes[..Self::half(machine, bytes.len())],
+                    FaultEffect::Half | FaultEffect::KillHalf => {
+                        &bytes[..Self::half(machine, bytes.len())]
+                    }
                     FaultEffect::Clean | FaultEffect::Kill => &[],
                 };
                 if !machine.plants.swallow_write(&self.name, bytes) {
@@ -125,7 +127,7 @@ impl VfsFile for SimFile {
                 let grown = len_bytes.saturating_sub(before);
                 let grown = match part_of(fault) {
                     FaultEffect::Done => grown,
-                    FaultEffect::Half => grown / 2,
+                    FaultEffect::Half | FaultEffect::KillHalf => grown / 2,
                     FaultEffect::Clean | FaultEffect::Kill => 0,
                 };
                 machine.resize(self.inode, before + grown)?;
@@ -211,6 +213,7 @@ impl SimPage {
         } = &self.file;
         world.switch();
         let mut machine = world.lock();
+        let mut steps = Vec::new();
         let offset = index as u64 * 8;
         let before = machine
             .disk
@@ -220,7 +223,9 @@ impl SimPage {
         if let Some(value) = change(before)
             && value != before
             && self.file.is_writable
+            && !machine.plants.has(Plant::LostWord(index))
             && !machine.process(*process).is_dead
+            && !machine.dies_at_store(*process, &mut steps)
         {
             machine.change(Operation::PageStore {
                 inode: *inode,
@@ -228,6 +233,8 @@ impl SimPage {
                 value,
             });
         }
+        drop(machine);
+        drop(steps);
         before
     }
 }
@@ -267,7 +274,9 @@ impl SharedPage for SimPage {
         if machine.process(self.file.process).is_dead {
             return;
         }
-        machine.ring(*inode, bell);
+        if !machine.plants.has(Plant::LostRings) {
+            machine.ring(*inode, bell);
+        }
         drop(machine);
         world.woken();
     }

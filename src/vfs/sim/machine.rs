@@ -70,6 +70,8 @@ pub(super) struct Machine {
     pub(super) workers: BTreeMap<u64, Registered>,
     /// For a sync of a segment, by its number among those.
     sync_fault: Option<(u64, Fault)>,
+    /// How many more changes of shared pages there are before one at which its process dies.
+    stores_to_death: Option<u64>,
     processes: BTreeMap<u32, ProcessState>,
     handles: BTreeMap<u64, Handle>,
     locks: Vec<Held>,
@@ -99,6 +101,7 @@ impl Machine {
             patience: None,
             workers: BTreeMap::new(),
             sync_fault: None,
+            stores_to_death: None,
             processes: BTreeMap::new(),
             handles: BTreeMap::new(),
             locks: Vec::new(),
@@ -156,6 +159,26 @@ impl Machine {
         workers.filter_map(|worker| worker.step).collect()
     }
 
+    pub(super) fn arm_store(&mut self, stores: u64) {
+        self.stores_to_death = Some(stores);
+    }
+
+    /// Counts a change of a shared page. True if `process` dies before it; what its workers would
+    /// have run goes to `steps`, to be dropped after the mutex.
+    pub(super) fn dies_at_store(&mut self, process: u32, steps: &mut Vec<Step>) -> bool {
+        let Some(left) = &mut self.stores_to_death else {
+            return false;
+        };
+        *left -= 1;
+        if *left > 0 {
+            return false;
+        }
+        self.stores_to_death = None;
+        self.faults.count_fired(Call::SharedPage);
+        *steps = self.kill(process);
+        true
+    }
+
     pub(super) fn arm_sync(&mut self, sync: u64, fault: Fault) {
         self.sync_fault = Some((sync, fault));
     }
@@ -163,6 +186,7 @@ impl Machine {
     pub(super) fn heal(&mut self) {
         self.faults.heal();
         self.sync_fault = None;
+        self.stores_to_death = None;
     }
 
     /// Counts a sync of the file `name` and gives the failure planned for it.

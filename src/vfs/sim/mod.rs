@@ -55,9 +55,9 @@ pub use fault::{Fault, FaultEffect, FaultError, FaultScope, Plant};
 pub use journal::{Journal, Operation};
 pub use order::{Lists, OrderRules, Rule, SegmentNumber, Violation};
 pub use random::Random;
-pub use turns::{Style, Turns};
+pub use turns::{Pauses, Style, Turns};
 
-use fault::FaultEffect::Kill;
+use fault::FaultEffect::KillHalf;
 use machine::Machine;
 use process::Process;
 
@@ -147,6 +147,12 @@ impl World {
     pub fn kill(&self, process: &Arc<dyn Vfs>) {
         let steps = self.lock().kill(process.process_id());
         drop(steps);
+    }
+
+    /// Kills whichever process makes the `nth` change of a shared page from now on, 1 or more,
+    /// before it is made.
+    pub fn kill_at_store(&self, nth: u64) {
+        self.lock().arm_store(nth.max(1));
     }
 
     /// Whether a process of this world was not killed.
@@ -342,8 +348,12 @@ impl World {
         }
         let fault = machine.count_call(kind);
         if let Some(fault) = fault
-            && fault.effect == Kill
+            && fault.kills()
         {
+            if fault.effect == KillHalf && matches!(kind, Call::Write | Call::Allocate) {
+                // OK because nobody is left to hear of it.
+                let _ = call(&mut machine, Some(fault));
+            }
             let steps = machine.kill(process);
             drop(machine);
             drop(steps);

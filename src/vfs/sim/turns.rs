@@ -73,6 +73,7 @@ struct State {
     random: Random,
     /// For [`Style::Ranked`]: the clients, first to last.
     ranks: Vec<usize>,
+    pauses: Option<Pauses>,
     /// How many things happened that an idle client may wait for.
     event_count: u64,
     step_count: u64,
@@ -83,10 +84,27 @@ struct State {
     is_given_up: bool,
 }
 
+/// How often a client stands still, wherever it is, while the clock and all others go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pauses {
+    /// At one call of so many.
+    pub one_in: u64,
+    /// For how long at most.
+    pub longest: Duration,
+}
+
 struct Client {
     /// The thread id it runs under: its own, or that of a worker whose step it runs.
     thread: u64,
     status: Status,
+    /// Until when it stands still.
+    paused_until: Duration,
+}
+
+impl Client {
+    fn is_paused(&self, now: Duration) -> bool {
+        self.paused_until > now && self.status != Status::Done
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +124,7 @@ impl State {
     /// Who could run now: the ready, and the idle that have a reason to look again.
     fn candidates(&self, now: Duration) -> Vec<usize> {
         let can_run = |client: &Client| match client.status {
+            _ if client.is_paused(now) => false,
             Status::Ready | Status::TimedOut => true,
             Status::Idle { deadline, seen } => seen < self.event_count || deadline <= now,
             Status::Done => false,
@@ -147,13 +166,35 @@ impl State {
         }
     }
 
-    /// The idle client with the earliest deadline, whose time is over now. Notes a hang.
-    fn time_out(&mut self, now: Duration) -> Option<usize> {
+    /// Perhaps makes `me` stand still.
+    fn pause(&mut self, me: usize, now: Duration) {
+        if let Some(pauses) = self.pauses
+            && self.random.below(pauses.one_in) == 0
+        {
+            let nanos = u64::try_from(pauses.longest.as_nanos()).unwrap_or(u64::MAX);
+            let pause = Duration::from_nanos(1 + self.random.below(nanos));
+            self.clients[me].paused_until = now.saturating_add(pause);
+        }
+    }
+
+    /// When the first of those who stand still goes on.
+    fn pause_ends(&self, now: Duration) -> Option<Duration> {
+        let paused = self.clients.iter().filter(|client| client.is_paused(now));
+        paused.map(|client| client.paused_until).min()
+    }
+
+    /// The earliest deadline of those who are idle and do not stand still, and who has it.
+    fn first_deadline(&self, now: Duration) -> Option<(Duration, usize)> {
         let idle = |(number, client): (usize, &Client)| match client.status {
-            Status::Idle { deadline, .. } => Some((deadline, number)),
+            Status::Idle { deadline, .. } if !client.is_paused(now) => Some((deadline, number)),
             _ => None,
         };
-        let (deadline, number) = self.clients.iter().enumerate().filter_map(idle).min()?;
+        self.clients.iter().enumerate().filter_map(idle).min()
+    }
+
+    /// The idle client with the earliest deadline, whose time is over now. Notes a hang.
+    fn time_out(&mut self, now: Duration) -> Option<usize> {
+        let (deadline, number) = self.first_deadline(now)?;
         if deadline.saturating_sub(now) > self.patience {
             self.hang_count += 1;
             if self.hang.is_none() {
@@ -188,6 +229,7 @@ impl Turns {
         let own = |number: usize| Client {
             thread: number as u64 + 1,
             status: Status::Ready,
+            paused_until: Duration::ZERO,
         };
         let state = State {
             clients: (0..clients).map(own).collect(),
@@ -195,6 +237,7 @@ impl Turns {
             style,
             random,
             ranks,
+            pauses: None,
             event_count: 0,
             step_count: 0,
             patience,
@@ -214,6 +257,12 @@ impl Turns {
             turns.give(&mut state, first);
         }
         Arc::new(turns)
+    }
+
+    /// Lets clients stand still from now on: a deadline may come upon anybody in the middle of
+    /// anything.
+    pub fn set_pauses(&self, pauses: Option<Pauses>) {
+        self.lock().pauses = pauses;
     }
 
     /// Runs `body` as client `client` on the calling thread, from its first turn to its last. All
@@ -294,6 +343,29 @@ impl Turns {
         }
     }
 
+    /// Who runs now that `me` does not. If nobody can, the clock goes on to when somebody can.
+    fn next(&self, state: &mut State, me: usize) -> Option<usize> {
+        loop {
+            let now = self.world.now();
+            let candidates = state.candidates(now);
+            let next = state.choose(&candidates, me);
+            if next.is_some() {
+                return next;
+            }
+            match state.pause_ends(now) {
+                // Before those who wait for a later moment.
+                Some(end)
+                    if state
+                        .first_deadline(now)
+                        .is_none_or(|(first, _)| end <= first) =>
+                {
+                    self.world.advance_to(end);
+                }
+                _ => return state.time_out(now),
+            }
+        }
+    }
+
     /// Lets whoever is chosen run, and comes back when it is the turn of `me` again.
     fn pass(&self, mut state: MutexGuard<'_, State>, me: usize) {
         if state.is_given_up {
@@ -305,10 +377,8 @@ impl Turns {
             state.step_count <= STEP_COUNT_MAX,
             "a client runs in circles"
         );
-        let now = self.world.now();
-        let candidates = state.candidates(now);
-        let next = state.choose(&candidates, me);
-        let next = next.or_else(|| state.time_out(now));
+        state.pause(me, self.world.now());
+        let next = self.next(&mut state, me);
         self.give(&mut state, next);
         self.await_turn(state, me);
     }
@@ -361,10 +431,7 @@ impl Drop for End<'_> {
         let mut state = self.turns.lock();
         state.clients[self.client].status = Status::Done;
         state.event_count += 1;
-        let now = self.turns.world.now();
-        let candidates = state.candidates(now);
-        let next = state.choose(&candidates, self.client);
-        let next = next.or_else(|| state.time_out(now));
+        let next = self.turns.next(&mut state, self.client);
         self.turns.give(&mut state, next);
     }
 }

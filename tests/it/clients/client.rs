@@ -28,10 +28,19 @@ pub(super) enum Trouble {
     Sync { nth: u64, is_done: bool },
     /// This call fails.
     Call { nth: u64, is_done: bool },
-    /// The process that makes this call dies of it; others live on.
-    Kill { nth: u64 },
+    /// The process that makes this call, or this change of shared words, dies of it; others live on.
+    Kill { nth: u64, death: Death },
     /// A client closes the store while others use it.
     Close,
+}
+
+/// Where a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Death {
+    BeforeCall,
+    /// A write or a growth is done in part.
+    InCall,
+    BeforeStore,
 }
 
 /// What all clients of a run are like.
@@ -196,7 +205,17 @@ impl Client<'_> {
             Access::Shared
         };
         let low = self.record.floor();
+        let had_failed = self.record.has_failed();
         let opened = self.setup.open_for(access, process.clone());
+        if let Err(error) = &opened
+            && error.kind() == ErrorKind::Io
+            && !had_failed
+            && self.is_planned(error)
+        {
+            // Its own sync, of a log that it found unfinished, has failed.
+            self.record.set_failed_at_opening();
+            return Ok(());
+        }
         let Some(store) = self.answer("opening", opened)? else {
             return Ok(());
         };

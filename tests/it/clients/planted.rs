@@ -7,13 +7,16 @@ use happystore::vfs::sim::{Plant, World};
 
 use super::record::{Halt, Record};
 use super::run::Plan;
-use super::tiers::check_plan;
+use super::tiers::{LIGHT_EFFORT, check_plan};
 use crate::crash::explore::Effort;
 use crate::crash::oracle::{History, Model, value};
 use crate::crash::workload::Mode;
 
 /// Within how many schedules every planted bug must show.
 const SCHEDULES_MAX: u64 = 60;
+
+/// The same, where only the death of one among others shows it.
+const PROCESS_SCHEDULES_MAX: u64 = 2000;
 
 const EFFORT: Effort = Effort {
     points: 40,
@@ -23,9 +26,23 @@ const EFFORT: Effort = Effort {
 
 /// Goes through schedules until the bug shows; gives what it showed as.
 fn shown(plant: Plant, look_at_order: bool) -> String {
-    let shown = (0..SCHEDULES_MAX).find_map(|seed| {
-        let plan = Plan::new(seed).planted(plant);
-        let error = check_plan(&plan, EFFORT, look_at_order).err()?;
+    let is_of_processes = matches!(
+        plant,
+        Plant::LostWord(_) | Plant::LostRings | Plant::NoLocks
+    );
+    let (schedules, effort) = if is_of_processes {
+        (PROCESS_SCHEDULES_MAX, LIGHT_EFFORT)
+    } else {
+        (SCHEDULES_MAX, EFFORT)
+    };
+    let shown = (0..schedules).find_map(|seed| {
+        let plan = if is_of_processes {
+            Plan::of_processes(seed)
+        } else {
+            Plan::new(seed)
+        };
+        let plan = plan.planted(plant);
+        let error = check_plan(&plan, effort, look_at_order).err()?;
         eprintln!("{plant:?}, order {look_at_order}: seed {seed}: {error}");
         Some(error)
     });
@@ -53,6 +70,37 @@ fn a_directory_that_is_never_synced_is_noticed() {
 fn a_wake_that_is_lost_is_noticed() {
     let shown = shown(Plant::LostRaises, true);
     assert!(shown.contains("hang"), "{shown}");
+}
+
+#[test]
+fn file_locks_that_keep_nobody_out_are_noticed() {
+    shown(Plant::NoLocks, true);
+}
+
+/// Words of the shared page that others rely on, lost.
+#[test]
+fn words_that_other_processes_never_see_are_noticed() {
+    const AWAITED: usize = 18;
+    const WRITING: usize = 20;
+    const FAILURES: usize = 40;
+    for word in [AWAITED, WRITING, FAILURES] {
+        shown(Plant::LostWord(word), true);
+    }
+}
+
+/// What only makes others come sooner may be lost: whoever waits looks again by itself, and whoever
+/// does not know that it owns the log's end looks at it.
+#[test]
+fn bells_and_an_owner_that_nobody_hears_of_cost_time_alone() {
+    const OWNER: usize = 8;
+    for plant in [Plant::LostRings, Plant::LostWord(OWNER)] {
+        for seed in 0..SCHEDULES_MAX {
+            let plan = Plan::of_processes(seed).planted(plant);
+            if let Err(error) = check_plan(&plan, EFFORT, true) {
+                panic!("{plant:?}, seed {seed}: {error}");
+            }
+        }
+    }
 }
 
 /// A record with states 2, 3 and 4 behind the one it begins with, none of them returned.

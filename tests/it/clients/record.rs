@@ -81,6 +81,8 @@ struct Notes {
     deferred: Vec<(Duration, u64)>,
     /// Whether a client was told of a failure after which every write is refused.
     poisoned: bool,
+    /// Whether it was an opening that met the planned failure: others go on.
+    failed_at_opening: bool,
     /// Whether a client began to close the store.
     closing: bool,
     returned_count: u64,
@@ -92,6 +94,8 @@ struct Notes {
 pub(super) struct Record {
     pub(super) world: World,
     first_mark: u64,
+    /// How much later than promised a deferred commit may be durable.
+    delay_slack: Duration,
     notes: Mutex<Notes>,
 }
 
@@ -105,6 +109,11 @@ pub(super) struct Window {
 impl Record {
     /// A record that begins with `history`, all of it durable.
     pub(super) fn new(world: &World, history: History) -> Self {
+        Self::with_pauses(world, history, Duration::ZERO)
+    }
+
+    /// Of clients who may stand still for as long as `pause`.
+    pub(super) fn with_pauses(world: &World, history: History, pause: Duration) -> Self {
         let first_mark = history.len();
         let notes = Notes {
             history,
@@ -115,6 +124,7 @@ impl Record {
             noted_durable: 0,
             deferred: Vec::new(),
             poisoned: false,
+            failed_at_opening: false,
             closing: false,
             returned_count: 0,
             reasons: BTreeMap::new(),
@@ -122,6 +132,7 @@ impl Record {
         Self {
             world: world.clone(),
             first_mark,
+            delay_slack: DELAY_SLACK + 2 * pause,
             notes: Mutex::new(notes),
         }
     }
@@ -224,7 +235,7 @@ impl Record {
         );
         commit.fate = Fate::Returned;
         if commit.mode == Mode::Deferred {
-            let due = now + commit.delay + DELAY_SLACK;
+            let due = now + commit.delay + self.delay_slack;
             notes.deferred.push((due, mark));
         }
         self.show(&mut notes, mark, "a commit");
@@ -244,6 +255,15 @@ impl Record {
 
     pub(super) fn is_poisoned(&self) -> bool {
         self.lock().poisoned
+    }
+
+    /// Notes that it was an opening that met the planned failure.
+    pub(super) fn set_failed_at_opening(&self) {
+        self.lock().failed_at_opening = true;
+    }
+
+    pub(super) fn has_failed_at_opening(&self) -> bool {
+        self.lock().failed_at_opening
     }
 
     /// Notes that the store is being closed.

@@ -17,17 +17,20 @@ use std::time::Duration;
 
 use happystore::vfs::Vfs;
 use happystore::vfs::sim::{
-    Fault, FaultEffect, Operation, OrderRules, Plant, Random, Style, Turns, World,
+    Fault, FaultEffect, Operation, OrderRules, Pauses, Plant, Random, Style, Turns, World,
 };
 use happystore::{Error, ErrorKind, TxOptions};
 
-use super::client::{Client, ONCE_KEYS, Taste, Trouble, everything, is_poison};
+use super::client::{Client, Death, ONCE_KEYS, Taste, Trouble, everything, is_poison};
 use super::record::{Halt, Record, be_of};
 use crate::crash::oracle::{Bounds, Bytes, History, KEYS, Recovered, Setup, recover, value};
 use crate::crash::workload::{Mode, Run};
 
 /// What all clients together may wait for; no pause and no delay is as long.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Of so many schedules of several processes one is long, and looked at everywhere.
+const THOROUGH_ONE_IN: u64 = 16;
 
 /// Longer than a process keeps the writer lock for nothing.
 const KEEP: Duration = Duration::from_millis(2);
@@ -46,6 +49,8 @@ pub(super) struct Plan {
     pub(super) readers: usize,
     pub(super) operations: usize,
     pub(super) style: Style,
+    /// How clients stand still, each by itself.
+    pub(super) pauses: Option<Pauses>,
     pub(super) taste: Taste,
 }
 
@@ -67,6 +72,10 @@ pub(super) struct Outcome {
     pub(super) overlapping: u64,
     /// Whether a failure happened or the store was closed, as planned.
     pub(super) had_trouble: bool,
+    /// Whether it was an opening that met the planned failure.
+    pub(super) has_failed_at_opening: bool,
+    /// Whether that was the death of a process.
+    pub(super) was_killed: bool,
     reasons: BTreeMap<u64, String>,
 }
 
@@ -93,6 +102,7 @@ impl Plan {
             },
             3 => Trouble::Kill {
                 nth: 1 + random.below(200),
+                death: Death::BeforeCall,
             },
             4 => Trouble::Close,
             _ => Trouble::None,
@@ -120,6 +130,7 @@ impl Plan {
             readers,
             operations: 3 + random.index(10),
             style: Style::random(&mut random, writers + readers + 1),
+            pauses: None,
             taste,
         }
     }
@@ -130,15 +141,29 @@ impl Plan {
         let mut random = Random::stream(seed, 3);
         plan.processes = [1, 2, 2, 2, 3, 3, 4][random.index(7)];
         plan.writers = plan.writers.max(plan.processes);
+        if !plan.is_thorough() {
+            plan.operations = 2 + plan.operations / 3;
+        }
         plan.taste.is_alone = false;
         plan.taste.is_visited = plan.processes == 1 || random.coin();
-        if random.below(5) == 0 {
+        if random.below(3) == 0 {
+            let death = [Death::BeforeCall, Death::InCall, Death::BeforeStore][random.index(3)];
             plan.taste.trouble = Trouble::Kill {
                 nth: 1 + random.below(300),
+                death,
             };
         }
         plan.style = Style::random(&mut random, plan.writers + plan.readers + 1);
+        plan.pauses = random.coin().then(|| Pauses {
+            one_in: 20 + random.below(400),
+            longest: Duration::from_millis([3, 30, 100][random.index(3)]),
+        });
         plan
+    }
+
+    /// Whether it is one of the few of several processes that are long and looked at everywhere.
+    pub(super) fn is_thorough(&self) -> bool {
+        self.seed.is_multiple_of(THOROUGH_ONE_IN)
     }
 
     /// The plan with a bug planted.
@@ -160,7 +185,11 @@ impl Plan {
             Trouble::None | Trouble::Close => {}
             Trouble::Sync { nth, is_done } => world.fail_segment_sync(nth, fault(is_done)),
             Trouble::Call { nth, is_done } => world.fail_call(nth, fault(is_done)),
-            Trouble::Kill { nth } => world.fail_call(nth, Fault::kill()),
+            Trouble::Kill { nth, death } => match death {
+                Death::BeforeCall => world.fail_call(nth, Fault::kill()),
+                Death::InCall => world.fail_call(nth, Fault::kill_halfway()),
+                Death::BeforeStore => world.kill_at_store(nth),
+            },
         }
     }
 
@@ -170,7 +199,8 @@ impl Plan {
         let mut history = History::new();
         let Recovered { process, store, .. } =
             recover(&world, self.setup, Bounds::default(), &mut history)?;
-        let record = Record::new(&world, history);
+        let pause = self.pauses.map_or(Duration::ZERO, |pauses| pauses.longest);
+        let record = Record::with_pauses(&world, history, pause);
         set_once_keys(&record, &store).map_err(|error| format!("before all: {error}"))?;
         let mut members = vec![Member { process, store }];
         while members.len() < self.processes {
@@ -199,11 +229,15 @@ impl Plan {
         }
         drop(members);
         let commits = record.returned_count();
+        let has_failed_at_opening = record.has_failed_at_opening();
         let (mut history, reasons) = record.into_history();
         history.freeze();
         let had_trouble = world.faults_fired() > 0 || self.taste.trouble == Trouble::Close;
+        let is_kill = matches!(self.taste.trouble, Trouble::Kill { .. });
         let setup = self.setup;
         Ok(Outcome {
+            has_failed_at_opening,
+            was_killed: is_kill && world.faults_fired() > 0,
             overlapping: overlapping(journal.operations()),
             run: Run {
                 setup,
@@ -228,6 +262,7 @@ impl Plan {
     ) -> Result<Arc<Turns>, String> {
         let count = self.writers + self.readers + 1;
         let turns = Turns::new(world, count, self.style, PATIENCE, self.seed);
+        turns.set_pauses(self.pauses);
         let (sender, ends) = mpsc::channel();
         world.set_schedule(Some(turns.clone()));
         let halts = thread::scope(|scope| {
@@ -343,13 +378,18 @@ impl Plan {
     }
 
     fn settle_after_trouble(&self, record: &Record, store: &Bytes) -> Result<(), String> {
-        if let Trouble::Kill { .. } = self.taste.trouble {
-            // Who lives on writes on, on top of what those who died left.
-            let after = |error: Error| format!("after another process died: {error}");
-            let tx = store.begin_with(&TxOptions::new()).map_err(after)?;
+        let is_kill = matches!(self.taste.trouble, Trouble::Kill { .. });
+        if is_kill || record.has_failed_at_opening() {
+            // Who lives on writes on, on top of what the other one left.
+            let after = |error: Error| format!("after another process died or failed: {error}");
+            let tx = match store.begin_with(&TxOptions::new()) {
+                // It was told of the same failure when it synced itself.
+                Err(error) if !is_kill && is_poison(&error) => return Ok(()),
+                begun => begun.map_err(after)?,
+            };
             let found = everything(&tx).map_err(after)?;
             let Ok(_) = record.base(&found) else {
-                return Err("after another process died, a state is shown that never was".into());
+                return Err("after another process's end, a state is shown that never was".into());
             };
             tx.set(KEYS[0], &b"after"[..]).map_err(after)?;
             let mut state = found;
