@@ -50,6 +50,9 @@ pub(crate) enum Event {
     Closed,
     /// The child is dead; said by who waited for its end, behind all that it said itself.
     Ended,
+    /// What was found of unfinished operations is there for everybody; said by the parent itself,
+    /// behind what children may have seen before that.
+    Settled,
     /// The child has done all that it was to do, and counted something on the way.
     Done(String),
 }
@@ -73,6 +76,7 @@ impl fmt::Display for Event {
             Self::Broken(text) => write!(f, "broken {}", one_line(text)),
             Self::Closed => write!(f, "closed"),
             Self::Ended => write!(f, "ended"),
+            Self::Settled => write!(f, "settled"),
             Self::Done(text) => write!(f, "done {}", one_line(text)),
         }
     }
@@ -112,6 +116,7 @@ impl FromStr for Event {
             "broken" => Self::Broken(rest.to_owned()),
             "closed" => Self::Closed,
             "ended" => Self::Ended,
+            "settled" => Self::Settled,
             "done" => Self::Done(rest.to_owned()),
             _ => return Err(()),
         };
@@ -196,6 +201,7 @@ mod tests {
             Event::Broken("c".to_owned()),
             Event::Closed,
             Event::Ended,
+            Event::Settled,
             Event::Done("d 7".to_owned()),
         ];
         for event in events {

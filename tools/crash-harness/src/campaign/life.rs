@@ -247,7 +247,11 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     }
     for item in std::fs::read_dir(from)? {
         let item = item?;
-        std::fs::copy(item.path(), to.join(item.file_name()))?;
+        match std::fs::copy(item.path(), to.join(item.file_name())) {
+            // Who still has the store open may remove what is not finished.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => drop(copied?),
+        }
     }
     Ok(())
 }

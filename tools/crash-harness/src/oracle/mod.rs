@@ -135,7 +135,7 @@ impl History {
             match event {
                 Event::Begun(id) => self.begun(*id)?,
                 Event::Acked(id, outcome) => self.acked(*id, *outcome)?,
-                Event::Undone(id) => self.undone(*id)?,
+                Event::Undone(id) | Event::Refused(id, _) => self.undone(*id)?,
                 Event::Seen(id) => {
                     self.seen.push(*id);
                     self.checked.seen += 1;
@@ -145,13 +145,13 @@ impl History {
                 }
                 Event::Broken(what) => return Broken::new(what.clone()),
                 Event::Opened => self.is_made = true,
-                Event::Refused(id, _) => self.undone(*id)?,
                 Event::Hello(_)
                 | Event::Holds(_)
                 | Event::Looking
                 | Event::Saw(..)
                 | Event::Closed
                 | Event::Ended
+                | Event::Settled
                 | Event::Done(_) => {}
             }
         }

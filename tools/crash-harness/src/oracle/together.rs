@@ -18,6 +18,8 @@ pub(super) struct Sights {
     /// What was seen behind those.
     ahead: BTreeMap<u64, u64>,
     lookers: BTreeMap<u16, Looker>,
+    /// The end of the order when the parent last said that what it has found is settled.
+    settled_for_all: u64,
 }
 
 /// A child that looks.
@@ -37,9 +39,13 @@ impl History {
     pub(crate) fn take_from(&mut self, life: u16, event: &Event) -> Result<(), Broken> {
         match event {
             Event::Looking => {
-                let floor = self.last_acked();
+                // What the parent has found since the last of those lines may be newer than the look.
+                let acked = self.acked.last_key_value();
+                let acked = acked.map_or(0, |(position, _)| *position);
+                let floor = acked.max(self.sights.settled_for_all);
                 self.sights.lookers.entry(life).or_default().floor = floor;
             }
+            Event::Settled => self.sights.settled_for_all = self.settled,
             Event::Saw(position, chain) => {
                 self.checked.looks += 1;
                 self.sights.saw(life, *position, *chain)?;

@@ -30,6 +30,16 @@ pub(crate) fn quick_directory() -> TempDir {
     }
 }
 
+/// A seed from the environment, to repeat a run that printed it, or a new one for each run.
+pub(crate) fn seed() -> u64 {
+    let told = ["HAPPYSTORE_CRASH_SEED", "HAPPYSTORE_SEED"];
+    let told = told.iter().find_map(|name| std::env::var(name).ok());
+    told.map_or_else(
+        || u64::from(std::process::id()) * 1000,
+        |seed| seed.parse().unwrap(),
+    )
+}
+
 /// The program, with these arguments.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_happystore-crash-harness"));

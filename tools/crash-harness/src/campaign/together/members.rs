@@ -37,7 +37,14 @@ pub(super) struct Fate {
     pub(super) hold_at: Option<u64>,
 }
 
+/// Who says what the parent itself does: no child has this number.
+pub(super) const PARENT: u16 = u16::MAX;
+
 /// A process that was started.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that has happened to it or not, apart from the others"
+)]
 pub(super) struct Member {
     pub(super) life: u16,
     pub(super) role: Role,
@@ -232,6 +239,15 @@ impl Members {
             .split_once(' ')
             .and_then(|(life, event)| Some((life.parse().ok()?, event.parse().ok()?)));
         Some(parsed.ok_or(line))
+    }
+
+    /// Says in the pipe that what the parent has found is settled.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub(super) fn settled(&mut self) -> io::Result<()> {
+        let line = format!("{PARENT} {}\n", Event::Settled);
+        self.pipe.write_all(line.as_bytes())
     }
 
     pub(super) fn get(&mut self, life: u16) -> Option<&mut Member> {

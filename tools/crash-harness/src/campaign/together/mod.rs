@@ -23,7 +23,7 @@ use crate::oracle::check::Found;
 use crate::oracle::{Broken, Checked, History};
 use crate::protocol::Event;
 use crate::work::{Id, TOGETHER};
-use members::{Fate, Member, Members, Role};
+use members::{Fate, Member, Members, PARENT, Role};
 
 /// How many writing children a store sees, at most: nothing takes its space back, and their writers
 /// have a number each.
@@ -73,6 +73,7 @@ impl<'a> Together<'a> {
         tally: &'a Tally,
     ) -> io::Result<Self> {
         let mut random = Rng::with_seed(seed);
+        std::fs::create_dir(directory.join("store"))?;
         let modes = &settings.modes;
         let at = usize::try_from(seed % modes.len() as u64).unwrap_or(0);
         Ok(Self {
@@ -107,6 +108,15 @@ impl<'a> Together<'a> {
     pub(super) fn run(&mut self, goes_on: &dyn Fn() -> bool) -> Result<(), Stop> {
         let mut kinds = self.settings.kinds.clone();
         kinds.retain(|kind| Kind::OF_SEVERAL.contains(kind));
+        // Those that are missed at times, and kill one at a time, come twice.
+        kinds.extend_from_within(..);
+        let mut seen = Vec::new();
+        kinds.retain(|kind| {
+            let kills_many = matches!(kind, Kind::AllAtOnce | Kind::OpeningOfSeveral);
+            let is_first = !seen.contains(kind);
+            seen.push(*kind);
+            is_first || !kills_many
+        });
         self.tally.store_begun(self.mode);
         while goes_on() && self.writers + 2 * u16::from(self.processes) < CHILDREN_MAX {
             self.random.shuffle(&mut kinds);
@@ -122,7 +132,11 @@ impl<'a> Together<'a> {
 
     /// Ends it, and says what happened at last.
     pub(super) fn end(self) -> String {
-        self.last
+        let (mode, processes, threads) = (self.mode.name(), self.processes, self.threads);
+        format!(
+            "{}; mode {mode}, {processes} processes with {threads} writers",
+            self.last
+        )
     }
 
     /// A process that nobody aims at.
@@ -136,16 +150,22 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// Starts processes in all empty places, those of `fates` first.
+    /// Starts a process for each of `fates`, in empty places.
     fn start_writers(&mut self, fates: Vec<Fate>) -> Result<(), Stop> {
         let mut fates = fates.into_iter();
         for place in 0..self.processes {
             let is_taken = |member: &Member| member.role == Role::Writer(place);
-            if !self.members.all.iter().any(is_taken) {
-                let fate = fates.next().unwrap_or_else(Self::unharmed);
+            if !self.members.all.iter().any(is_taken)
+                && let Some(fate) = fates.next()
+            {
                 self.start(Role::Writer(place), fate)?;
             }
         }
+        Ok(())
+    }
+
+    /// Starts those who read, if they do not live.
+    fn start_readers(&mut self) -> Result<(), Stop> {
         for access in [Reads::Shared, Reads::ReadOnly] {
             let role = Role::Reader(access);
             if !self.members.all.iter().any(|member| member.role == role) {
@@ -215,6 +235,9 @@ impl<'a> Together<'a> {
     }
 
     fn take(&mut self, life: u16, event: &Event) -> Result<(), Stop> {
+        if life == PARENT {
+            return Ok(self.history.take_from(life, event)?);
+        }
         let owner = self.owner;
         let Some(member) = self.members.get(life) else {
             return Ok(Broken::new(format!(
@@ -264,10 +287,6 @@ impl<'a> Together<'a> {
     /// Takes in that a child is dead, as it was to be.
     fn ended(&mut self, life: u16) -> Result<(), Stop> {
         let writing = self.members.writing().len() + 1;
-        if self.owner.is_some_and(|owner| owner.0 == life) {
-            self.owner = None;
-            self.under_owner.clear();
-        }
         let at = self
             .members
             .all
@@ -394,6 +413,7 @@ impl<'a> Together<'a> {
             mode: self.mode,
             segment_bytes: self.segment_bytes,
         })?;
+        self.members.settled()?;
         let now = *self.history.checked();
         self.tally.checked(&self.told, &now);
         self.told = now;

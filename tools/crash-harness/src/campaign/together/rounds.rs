@@ -10,7 +10,7 @@ use super::members::{Fate, Member, Role};
 use super::{Together, is_aimed};
 
 /// How long a process may take to come to where it is to die, before it is killed at last.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long it may take from a kill to the end of the process.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -31,11 +31,19 @@ impl Together<'_> {
         }
     }
 
-    /// Fills all places, with those who are to die as `fates` say among the new ones.
+    /// Fills all places, last with those who are to die as `fates` say: others have the store open by
+    /// then.
     fn gather(&mut self, fates: Vec<Fate>) -> Result<(), Stop> {
-        let empty = usize::from(self.processes).saturating_sub(self.members.writing().len());
-        for _ in empty..fates.len() {
+        let places = usize::from(self.processes);
+        while self.members.writing().len() + fates.len() > places {
             self.kill_one_now(Kind::OneOfSeveral, None)?;
+        }
+        let others = places - fates.len() - self.members.writing().len();
+        self.start_writers(vec![Self::unharmed(); others])?;
+        self.start_readers()?;
+        self.all_open(Instant::now(), false)?;
+        if fates.is_empty() {
+            return Ok(());
         }
         self.start_writers(fates)?;
         self.all_open(Instant::now(), false)
@@ -173,6 +181,7 @@ impl Together<'_> {
         self.random.shuffle(&mut fates);
         let since = Instant::now();
         self.start_writers(fates)?;
+        self.start_readers()?;
         let is_victim = |member: &Member| member.fate.kind == Kind::OpeningOfSeveral;
         let mut waits: Vec<(Duration, u16)> = Vec::new();
         for member in self.members.all.iter().filter(|member| is_victim(member)) {
@@ -211,6 +220,12 @@ impl Together<'_> {
     fn kill(&mut self, lives: &[u16], kind: Option<Kind>) -> Result<(), Stop> {
         for life in lives {
             self.reach(*life)?;
+        }
+        if self.owner.is_some_and(|owner| lives.contains(&owner.0)) {
+            // What is told from now on may be of whoever comes next.
+            self.pause(Duration::ZERO)?;
+            self.owner = None;
+            self.under_owner.clear();
         }
         let writing = self.members.writing().len();
         let mut killed = Vec::new();
