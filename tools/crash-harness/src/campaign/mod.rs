@@ -208,7 +208,7 @@ impl Campaign {
         } else {
             let mut together = Together::new(settings, seed, directory.path(), processes, tally)?;
             let ended = together.run(&|| self.goes_on());
-            (ended, together.end())
+            (ended, together.end()?)
         };
         match ended {
             Ok(()) if self.settings.keep => {

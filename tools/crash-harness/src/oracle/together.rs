@@ -71,13 +71,9 @@ impl Sights {
                 "child {life} saw the order up to {before}, and then up to {position}"
             ));
         }
-        match self.chain(position) {
-            Some(known) => same(position, known, chain),
-            None => match self.ahead.insert(position, chain) {
-                Some(other) => same(position, other, chain),
-                None => Ok(()),
-            },
-        }
+        let known = self.chain(position);
+        let known = known.unwrap_or_else(|| *self.ahead.entry(position).or_insert(chain));
+        same(position, known, chain)
     }
 
     fn chain(&self, position: u64) -> Option<u64> {

@@ -27,7 +27,7 @@ use members::{Fate, Member, Members, PARENT, Role};
 
 /// How many writing children a store sees, at most: nothing takes its space back, and their writers
 /// have a number each.
-const CHILDREN_MAX: u16 = 64;
+const CHILDREN_MAX: u16 = 40;
 
 /// A store under the work of several processes.
 pub(super) struct Together<'a> {
@@ -108,35 +108,35 @@ impl<'a> Together<'a> {
     pub(super) fn run(&mut self, goes_on: &dyn Fn() -> bool) -> Result<(), Stop> {
         let mut kinds = self.settings.kinds.clone();
         kinds.retain(|kind| Kind::OF_SEVERAL.contains(kind));
-        // Those that are missed at times, and kill one at a time, come twice.
+        // Those that kill one at a time, or are missed at times, come twice.
         kinds.extend_from_within(..);
-        let mut seen = Vec::new();
-        kinds.retain(|kind| {
-            let kills_many = matches!(kind, Kind::AllAtOnce | Kind::OpeningOfSeveral);
-            let is_first = !seen.contains(kind);
-            seen.push(*kind);
-            is_first || !kills_many
-        });
+        let all = kinds.iter().position(|kind| *kind == Kind::AllAtOnce);
+        kinds.swap_remove(all.unwrap_or(0));
         self.tally.store_begun(self.mode);
-        while goes_on() && self.writers + 2 * u16::from(self.processes) < CHILDREN_MAX {
-            self.random.shuffle(&mut kinds);
-            for kind in &kinds {
-                if !goes_on() {
-                    break;
-                }
-                self.round(*kind)?;
+        self.random.shuffle(&mut kinds);
+        for kind in kinds.into_iter().cycle() {
+            if !goes_on() || self.writers + 2 * u16::from(self.processes) > CHILDREN_MAX {
+                break;
             }
+            self.round(kind)?;
         }
         self.kill_all(true)
     }
 
-    /// Ends it, and says what happened at last.
-    pub(super) fn end(self) -> String {
+    /// Ends it, and says what happened at last. What those who live still leave is copied, too.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub(super) fn end(mut self) -> io::Result<String> {
+        if !self.members.all.is_empty() {
+            self.members.all.clear();
+            keep_as_killed(self.directory)?;
+        }
         let (mode, processes, threads) = (self.mode.name(), self.processes, self.threads);
-        format!(
+        Ok(format!(
             "{}; mode {mode}, {processes} processes with {threads} writers",
             self.last
-        )
+        ))
     }
 
     /// A process that nobody aims at.

@@ -10,7 +10,7 @@ use super::members::{Fate, Member, Role};
 use super::{Together, is_aimed};
 
 /// How long a process may take to come to where it is to die, before it is killed at last.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// How long it may take from a kill to the end of the process.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -151,20 +151,26 @@ impl Together<'_> {
             let time = self.random.u64(..30_000);
             self.pause(Duration::from_micros(time))?;
         }
+        let readers_too = readers_too || self.random.bool();
+        self.kill_everybody(readers_too)?;
+        self.look()
+    }
+
+    fn kill_everybody(&mut self, readers_too: bool) -> Result<(), Stop> {
         let mut lives = self.members.writing();
-        if readers_too || self.random.bool() {
+        if readers_too {
             lives = self.members.all.iter().map(|member| member.life).collect();
         }
         self.random.shuffle(&mut lives);
-        self.kill(&lives, Some(Kind::AllAtOnce))?;
-        self.look()
+        self.kill(&lives, Some(Kind::AllAtOnce))
     }
 
     /// All, and then some of those who open the store after that; the others open it all the same.
     fn kill_while_opening(&mut self) -> Result<(), Stop> {
-        if !self.members.writing().is_empty() {
-            self.kill_all(false)?;
-        }
+        // Without a look between: what has to be mended is mended by those who open it now.
+        self.gather(Vec::new())?;
+        let readers_too = self.random.u8(..4) > 0;
+        self.kill_everybody(readers_too)?;
         let has_strace = self.settings.kinds.contains(&Kind::CallOfSeveral);
         let victims = self.random.u8(1..=self.processes);
         let mut fates = Vec::new();
@@ -175,10 +181,11 @@ impl Together<'_> {
                 hold_at: None,
             });
         }
-        for _ in victims..self.processes {
-            fates.push(Self::unharmed());
-        }
-        self.random.shuffle(&mut fates);
+        // Who comes first recovers the log, and dies of it, if it is one of those; then the next one.
+        fates.extend(vec![
+            Self::unharmed();
+            usize::from(self.processes - victims)
+        ]);
         let since = Instant::now();
         self.start_writers(fates)?;
         self.start_readers()?;
