@@ -1,8 +1,9 @@
 //! Running the program, and reading its report.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -48,6 +49,20 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs `command` to its end.
+fn output(command: &mut Command) -> Output {
+    loop {
+        match command.output() {
+            // A copy of the program that was written just now: a child that another thread has just
+            // forked has it open for writing, until it becomes its own program.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            output => return output.unwrap(),
+        }
+    }
+}
+
 /// What the program printed, and how it ended.
 pub(crate) struct Report {
     pub(crate) text: String,
@@ -64,7 +79,7 @@ impl Report {
             status,
             stdout,
             stderr,
-        } = command.output().unwrap();
+        } = output(&mut command);
         let text = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
         Self {
             text,
