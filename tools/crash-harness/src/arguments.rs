@@ -12,15 +12,21 @@ pub(crate) const DEFERRED_DELAY: Duration = Duration::from_millis(3);
 
 /// Kills processes that write to a store, and checks that nothing they were promised is lost.
 ///
-/// Each kill: a child process with several writing threads and a reading one works on a store; it
+/// Stores of one process: a child with several writing threads and a reading one works on a store; it
 /// is killed with SIGKILL (at a random time, at its N-th system call, at byte N of a file, at a
 /// named point of the code, while it is opening the store after another kill, or while it is
 /// stopped); then the store is opened and compared with what the child was told.
 ///
+/// Stores of several processes: up to four that write, one that reads beside them, and one that has
+/// the store open for reading alone. One of them is killed in one of these ways, or while it has the
+/// writer lock and others wait for it, or all are at once, or some of those that open the store
+/// after that. Who lives on must go on, and everybody who looks must see one order of all commits.
+///
 /// A killed process loses nothing acknowledged, whatever the durability: every acknowledged commit
 /// must be there, what was begun must be there as a whole or not at all, and nothing else may be.
 ///
-/// Exit code: 0 if all promises were kept, 1 if one was broken, 2 if this could not be tried.
+/// Exit code: 0 if all promises were kept, 1 if one was broken, 2 if this could not be tried, 130 if
+/// all were kept until it was interrupted.
 #[derive(Debug, Parser)]
 #[command(
     name = "happystore-crash-harness",
@@ -69,9 +75,17 @@ pub(crate) struct CampaignArguments {
     /// The durabilities that the stores take turns with
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Mode::ALL)]
     pub(crate) modes: Vec<Mode>,
-    /// How many threads write in a child; a random number if missing
+    /// How many processes write to a store at a time; the stores differ in that
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 4],
+        value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub(crate) processes: Vec<u8>,
+    /// How many threads write in a child; a random number if missing, and at most two in each of
+    /// several processes
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=4))]
     pub(crate) writers: Option<u8>,
+    /// How many seconds it may take those who live on to go on after a death
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) patience: u64,
     /// How many stores are worked on beside each other
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) jobs: u8,
@@ -119,6 +133,21 @@ pub(crate) struct ChildArguments {
     /// Ends the process at a named point, at its n-th hit: `name:n`.
     #[arg(long)]
     pub(crate) point: Option<String>,
+    /// Works beside other processes: begins each line with the number of its life.
+    #[arg(long)]
+    pub(crate) together: bool,
+    /// The number of its first writer.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first_writer: u8,
+    /// Only reads, with this access.
+    #[arg(long, value_enum)]
+    pub(crate) reads: Option<Reads>,
+    /// Keeps the writer lock for ever in its n-th shared operation.
+    #[arg(long)]
+    pub(crate) hold_at: Option<u64>,
+    /// How long it waits for the writer lock, where it does not wait for as long as it takes.
+    #[arg(long)]
+    pub(crate) lock_wait_ms: Option<u64>,
     #[arg(long, value_enum)]
     pub(crate) planted: Option<Planted>,
 }
@@ -257,6 +286,22 @@ impl Mode {
     }
 }
 
+/// How a child that only reads has the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reads {
+    Shared,
+    ReadOnly,
+}
+
+impl Reads {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::ReadOnly => "read-only",
+        }
+    }
+}
+
 /// Faults that a child can have on purpose; the harness must find each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Planted {
@@ -272,6 +317,12 @@ pub(crate) enum Planted {
     EarlySight,
     /// Leaves a temporary file.
     Leftover,
+    /// Of several processes: reads the clock in one transaction, and moves it on in another.
+    LostTurn,
+    /// Of several processes: looks at one snapshot for ever.
+    OldSight,
+    /// Of several processes: does not go on some day.
+    Asleep,
 }
 
 impl Planted {
@@ -283,6 +334,9 @@ impl Planted {
             Self::Unannounced => "unannounced",
             Self::EarlySight => "early-sight",
             Self::Leftover => "leftover",
+            Self::LostTurn => "lost-turn",
+            Self::OldSight => "old-sight",
+            Self::Asleep => "asleep",
         }
     }
 }

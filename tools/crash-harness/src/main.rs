@@ -30,6 +30,9 @@ const EXIT_BROKEN: u8 = 1;
 /// Wrong arguments, or a machine that does not let the harness work.
 const EXIT_CANNOT: u8 = 2;
 
+/// It was interrupted before it was done.
+const EXIT_INTERRUPTED: u8 = 130;
+
 /// A child whose parent is gone.
 const EXIT_ORPHAN: i32 = 3;
 

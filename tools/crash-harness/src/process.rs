@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -54,6 +54,8 @@ impl Running {
     pub(crate) fn start(mut command: Command, errors: &Path) -> io::Result<Self> {
         let errors = File::options().create(true).append(true).open(errors)?;
         let mut child = command
+            // Who interrupts the program means the program alone.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)

@@ -2,7 +2,9 @@
 //!
 //! A line is written in one call, and is shorter than what a pipe takes at once, so lines of
 //! several threads never mix, and their order is an order of what happened: a commit whose `acked`
-//! line comes before a `begun` line had returned before that operation began.
+//! line comes before a `begun` line had returned before that operation began. Children that work
+//! beside each other write into one pipe, each line behind the number of its child, so this is
+//! true of lines of different processes too.
 
 use std::fmt;
 use std::fs::File;
@@ -27,8 +29,17 @@ pub(crate) enum Event {
     Begun(Id),
     /// Its commit has returned.
     Acked(Id, Outcome),
+    /// It has done all but its commit, and keeps the writer lock for ever.
+    Holds(Id),
     /// Its call has failed, and nothing of it is there.
     Undone(Id),
+    /// It was refused, because the process of this id had the writer lock for too long; 0 if the
+    /// store could not say which.
+    Refused(Id, u32),
+    /// A snapshot is about to be taken.
+    Looking,
+    /// It held just what the operations up to this position make, whose chain is this.
+    Saw(u64, u64),
     /// A reader has seen a value that this operation wrote.
     Seen(Id),
     /// A call of the store has failed.
@@ -37,6 +48,11 @@ pub(crate) enum Event {
     Broken(String),
     /// The store was closed.
     Closed,
+    /// The child is dead; said by who waited for its end, behind all that it said itself.
+    Ended,
+    /// What was found of unfinished operations is there for everybody; said by the parent itself,
+    /// behind what children may have seen before that.
+    Settled,
     /// The child has done all that it was to do, and counted something on the way.
     Done(String),
 }
@@ -50,11 +66,17 @@ impl fmt::Display for Event {
             Self::Acked(id, Outcome { found, position }) => {
                 write!(f, "acked {id} {found} {position}")
             }
+            Self::Holds(id) => write!(f, "holds {id}"),
             Self::Undone(id) => write!(f, "undone {id}"),
+            Self::Refused(id, holder) => write!(f, "refused {id} {holder}"),
+            Self::Looking => write!(f, "looking"),
+            Self::Saw(position, chain) => write!(f, "saw {position} {chain}"),
             Self::Seen(id) => write!(f, "seen {id}"),
             Self::Failed(text) => write!(f, "failed {}", one_line(text)),
             Self::Broken(text) => write!(f, "broken {}", one_line(text)),
             Self::Closed => write!(f, "closed"),
+            Self::Ended => write!(f, "ended"),
+            Self::Settled => write!(f, "settled"),
             Self::Done(text) => write!(f, "done {}", one_line(text)),
         }
     }
@@ -77,11 +99,24 @@ impl FromStr for Event {
                 let position = position.parse().map_err(drop)?;
                 Self::Acked(id.parse()?, Outcome { found, position })
             }
+            "holds" => Self::Holds(rest.parse()?),
             "undone" => Self::Undone(rest.parse()?),
+            "refused" => {
+                let (id, holder) = rest.split_once(' ').ok_or(())?;
+                Self::Refused(id.parse()?, holder.parse().map_err(drop)?)
+            }
+            "looking" => Self::Looking,
+            "saw" => {
+                let (position, chain) = rest.split_once(' ').ok_or(())?;
+                let number = |text: &str| text.parse().map_err(drop);
+                Self::Saw(number(position)?, number(chain)?)
+            }
             "seen" => Self::Seen(rest.parse()?),
             "failed" => Self::Failed(rest.to_owned()),
             "broken" => Self::Broken(rest.to_owned()),
             "closed" => Self::Closed,
+            "ended" => Self::Ended,
+            "settled" => Self::Settled,
             "done" => Self::Done(rest.to_owned()),
             _ => return Err(()),
         };
@@ -104,6 +139,8 @@ fn one_line(text: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct Reporter {
     pipe: File,
+    /// What each line begins with.
+    name: String,
 }
 
 impl Reporter {
@@ -113,12 +150,19 @@ impl Reporter {
     /// What the machine says.
     pub(crate) fn new() -> io::Result<Self> {
         let pipe = io::stdout().as_fd().try_clone_to_owned()?.into();
-        Ok(Self { pipe })
+        let name = String::new();
+        Ok(Self { pipe, name })
+    }
+
+    /// Says from now on which of several children this is.
+    pub(crate) fn named(self, life: u16) -> Self {
+        let name = format!("{life} ");
+        Self { name, ..self }
     }
 
     /// Tells the parent. Without a parent there is nobody to work for: the process ends.
     pub(crate) fn say(&self, event: &Event) {
-        let line = format!("{event}\n");
+        let line = format!("{}{event}\n", self.name);
         let mut pipe = &self.pipe;
         if pipe.write_all(line.as_bytes()).is_err() {
             std::process::exit(crate::EXIT_ORPHAN);
@@ -147,11 +191,17 @@ mod tests {
             Event::Opened,
             Event::Begun(id),
             Event::Acked(id, outcome),
+            Event::Holds(id),
             Event::Undone(id),
+            Event::Refused(id, 7),
+            Event::Looking,
+            Event::Saw(8, u64::MAX),
             Event::Seen(id),
             Event::Failed("a b".to_owned()),
             Event::Broken("c".to_owned()),
             Event::Closed,
+            Event::Ended,
+            Event::Settled,
             Event::Done("d 7".to_owned()),
         ];
         for event in events {

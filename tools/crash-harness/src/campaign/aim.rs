@@ -15,17 +15,39 @@ pub(crate) enum Kind {
     Point,
     Opening,
     Stopped,
+    OneOfSeveral,
+    Owner,
+    StoppedOwner,
+    AllAtOnce,
+    OpeningOfSeveral,
+    CallOfSeveral,
+    FileBytesOfSeveral,
+    PointOfSeveral,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Random,
         Self::Call,
         Self::FileBytes,
         Self::Point,
         Self::Opening,
         Self::Stopped,
+        Self::OneOfSeveral,
+        Self::Owner,
+        Self::StoppedOwner,
+        Self::AllAtOnce,
+        Self::OpeningOfSeveral,
+        Self::CallOfSeveral,
+        Self::FileBytesOfSeveral,
+        Self::PointOfSeveral,
     ];
+
+    /// Those of the only process that has a store.
+    pub(crate) const ALONE: &[Self] = Self::ALL.split_at(6).0;
+
+    /// Those of one of several processes.
+    pub(crate) const OF_SEVERAL: &[Self] = Self::ALL.split_at(6).1;
 
     /// For people, and for whoever reads the report with a program.
     pub(crate) fn name(self) -> &'static str {
@@ -36,6 +58,14 @@ impl Kind {
             Self::Point => "at a named point",
             Self::Opening => "while opening",
             Self::Stopped => "while stopped",
+            Self::OneOfSeveral => "beside others, at a random time",
+            Self::Owner => "with the writer lock, while others wait",
+            Self::StoppedOwner => "with the writer lock or without, after a stop",
+            Self::AllAtOnce => "all at once",
+            Self::OpeningOfSeveral => "while several open",
+            Self::CallOfSeveral => "beside others, at a system call",
+            Self::FileBytesOfSeveral => "beside others, at a byte of a file",
+            Self::PointOfSeveral => "beside others, at a named point",
         }
     }
 }
@@ -82,15 +112,56 @@ const OPENING_POINTS: &[&str] = &[
     "manifest-renamed",
 ];
 
+/// The points that one of several processes comes to while it works; a close or a recovery is not
+/// among them: it is seldom the last to leave, or the first to come.
+const POINTS_OF_SEVERAL: &[&str] = &[
+    "commit-appended",
+    "commit-indexed",
+    "sync-before",
+    "sync-after",
+    "roll-over-created",
+    "roll-over-listed",
+    "manifest-written",
+    "manifest-renamed",
+];
+
+/// The points at which a process dies and leaves an end of the log that others have to mend, and
+/// those that the one comes to who does.
+const POINTS_TO_MEND: &[&str] = &[
+    "commit-appended",
+    "commit-indexed",
+    "roll-over-created",
+    "roll-over-listed",
+    "manifest-renamed",
+];
+const POINTS_OF_MENDING: &[&str] = &["recovery-zeroed"];
+
 impl Aim {
+    /// Aims at two of several processes: one dies with the log's end unfinished, and the other while
+    /// it mends that, if it is the next.
+    pub(crate) fn at_mending(random: &mut Rng) -> [Self; 2] {
+        let name = random.choice(POINTS_TO_MEND).unwrap_or(&"commit-appended");
+        let nth = nth(random, 4);
+        let mending = POINTS_OF_MENDING[random.usize(..POINTS_OF_MENDING.len())];
+        let next = Self::Point {
+            name: mending,
+            nth: 1,
+        };
+        [Self::Point { name, nth }, next]
+    }
+
     /// An aim of `kind` at a child that works.
     pub(crate) fn new(kind: Kind, random: &mut Rng, segment_bytes: u64) -> Self {
         match kind {
-            Kind::Random => Self::Random {
+            Kind::Random
+            | Kind::OneOfSeveral
+            | Kind::Owner
+            | Kind::StoppedOwner
+            | Kind::AllAtOnce => Self::Random {
                 after: micros(random, 40_000),
             },
-            Kind::Call => call(random),
-            Kind::FileBytes => Self::FileBytes {
+            Kind::Call | Kind::CallOfSeveral => call(random),
+            Kind::FileBytes | Kind::FileBytesOfSeveral => Self::FileBytes {
                 most: random.u64(1..segment_bytes),
                 from: random.u64(..60),
             },
@@ -107,7 +178,11 @@ impl Aim {
                     nth: nth(random, digits),
                 }
             }
-            Kind::Opening => Self::while_opening(random, false),
+            Kind::PointOfSeveral => Self::Point {
+                name: random.choice(POINTS_OF_SEVERAL).unwrap_or(&"sync-before"),
+                nth: nth(random, 5),
+            },
+            Kind::Opening | Kind::OpeningOfSeveral => Self::while_opening(random, false),
             Kind::Stopped => Self::Stopped {
                 after: micros(random, 40_000),
                 pause: micros(random, 5_000),

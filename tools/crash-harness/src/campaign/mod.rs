@@ -3,12 +3,13 @@
 pub(crate) mod aim;
 mod life;
 pub(crate) mod report;
+mod together;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::oracle::Broken;
 use aim::Kind;
 use life::{Life, Stop};
 pub(crate) use report::Tally;
+use together::Together;
 
 /// How many kills there are unless another number, or a time, is asked for.
 const KILLS_DEFAULT: u64 = 200;
@@ -25,7 +27,9 @@ const KILLS_DEFAULT: u64 = 200;
 pub(crate) struct Settings {
     program: PathBuf,
     modes: Vec<Mode>,
+    processes: Vec<u8>,
     writers: Option<u8>,
+    patience: Duration,
     planted: Option<Planted>,
     kinds: Vec<Kind>,
     directory: PathBuf,
@@ -49,17 +53,27 @@ impl Settings {
         let mut kinds = Kind::ALL.to_vec();
         if !aim::has_strace() {
             report::skipped("kills at system calls, because there is no strace that may trace");
-            kinds.retain(|kind| *kind != Kind::Call);
+            kinds.retain(|kind| !matches!(kind, Kind::Call | Kind::CallOfSeveral));
         }
         Ok(Self {
             program,
             modes: arguments.modes.clone(),
+            processes: arguments.processes.clone(),
             writers: arguments.writers,
+            patience: Duration::from_secs(arguments.patience),
             planted: arguments.planted,
             kinds,
             directory,
             keep: arguments.keep,
         })
+    }
+
+    /// How many processes write to the store of `seed` at a time. The modes take turns with each
+    /// store, so this does with each round of them.
+    fn processes_of(&self, seed: u64) -> u8 {
+        let round = seed / self.modes.len() as u64;
+        let at = (seed + round) % self.processes.len() as u64;
+        self.processes[usize::try_from(at).unwrap_or(0)]
     }
 
     fn has_strace(&self) -> bool {
@@ -91,7 +105,20 @@ struct Campaign {
     stores: AtomicU64,
     tally: Tally,
     has_failed: AtomicBool,
+    is_interrupted: Arc<AtomicBool>,
     failures: Mutex<Vec<Failure>>,
+}
+
+/// Is set when the program is interrupted; a second time ends it at once.
+fn catch_interrupts() -> Result<Arc<AtomicBool>, ctrlc::Error> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let is_interrupted = flag.clone();
+    ctrlc::set_handler(move || {
+        if is_interrupted.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(crate::EXIT_INTERRUPTED));
+        }
+    })?;
+    Ok(flag)
 }
 
 /// Runs a campaign, and says how it went.
@@ -99,6 +126,10 @@ pub(crate) fn run(arguments: &CampaignArguments) -> ExitCode {
     let settings = match Settings::new(arguments) {
         Ok(settings) => settings,
         Err(error) => return crate::cannot(error),
+    };
+    let is_interrupted = match catch_interrupts() {
+        Ok(flag) => flag,
+        Err(error) => return crate::cannot(format!("be told of interrupts: {error}")),
     };
     let campaign = Campaign {
         settings,
@@ -111,6 +142,7 @@ pub(crate) fn run(arguments: &CampaignArguments) -> ExitCode {
         stores: AtomicU64::new(0),
         tally: Tally::default(),
         has_failed: AtomicBool::new(false),
+        is_interrupted,
         failures: Mutex::default(),
     };
     report::line(format!("seed {}", campaign.seed));
@@ -137,7 +169,11 @@ impl Campaign {
             Goal::Kills(kills) => self.tally.kills() >= kills,
             Goal::Time(time) => self.begun.elapsed() >= time,
         };
-        !reached && !self.has_failed.load(Ordering::Relaxed)
+        !reached && !self.has_failed.load(Ordering::Relaxed) && !self.is_interrupted()
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.is_interrupted.load(Ordering::Relaxed)
     }
 
     fn job(&self) {
@@ -163,9 +199,17 @@ impl Campaign {
         let directory = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(&self.settings.directory)?;
-        let mut life = Life::new(&self.settings, seed, directory.path());
-        let ended = life.run(&self.tally, &|| self.goes_on());
-        let last = std::mem::take(&mut life.last);
+        let (settings, tally) = (&self.settings, &self.tally);
+        let processes = settings.processes_of(seed);
+        let (ended, last) = if processes == 1 {
+            let mut life = Life::new(settings, seed, directory.path());
+            let ended = life.run(tally, &|| self.goes_on());
+            (ended, life.last)
+        } else {
+            let mut together = Together::new(settings, seed, directory.path(), processes, tally)?;
+            let ended = together.run(&|| self.goes_on());
+            (ended, together.end()?)
+        };
         match ended {
             Ok(()) if self.settings.keep => {
                 let kept = directory.keep();
@@ -203,9 +247,14 @@ impl Campaign {
                 Stop::Cannot(error) => return crate::cannot(format!("go on: {error}")),
             }
         }
-        if failures.is_empty() {
-            report::line("all promises were kept");
+        if !failures.is_empty() {
+            return code;
         }
+        if self.is_interrupted() {
+            report::line("interrupted; all promises were kept until then");
+            return ExitCode::from(crate::EXIT_INTERRUPTED);
+        }
+        report::line("all promises were kept");
         code
     }
 
@@ -214,8 +263,11 @@ impl Campaign {
         let modes: Vec<_> = self.settings.modes.iter().map(|mode| mode.name()).collect();
         let writers = self.settings.writers;
         let writers = writers.map_or_else(String::new, |writers| format!(" --writers {writers}"));
-        let modes = modes.join(",");
-        format!("happystore-crash-harness --seed {seed} --jobs 1 --modes {modes}{writers}")
+        let processes: Vec<_> = self.settings.processes.iter().map(u8::to_string).collect();
+        let (modes, processes) = (modes.join(","), processes.join(","));
+        format!(
+            "happystore-crash-harness --seed {seed} --jobs 1 --modes {modes} --processes {processes}{writers}"
+        )
     }
 }
 

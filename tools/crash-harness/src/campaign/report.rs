@@ -27,8 +27,27 @@ struct Counts {
     kills: [u64; Kind::ALL.len()],
     missed: u64,
     stores: [u64; Mode::ALL.len()],
+    /// Kills where so many processes were writing, the killed one too.
+    kills_beside: [u64; PROCESSES_MAX],
     checked: Checked,
+    beside: Beside,
 }
+
+/// What was counted where several processes worked together.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// How often one who lived on was waited for after a death, and was seen to go on.
+    pub(super) went_on: u64,
+    /// How long the longest of them took, to its next commit.
+    pub(super) longest: Duration,
+    /// How long the longest opening took beside dying processes.
+    pub(super) longest_opening: Duration,
+    /// Commits that were refused because somebody had the writer lock, who was named.
+    pub(super) named: u64,
+}
+
+/// How many processes write to a store at a time, at most.
+const PROCESSES_MAX: usize = 4;
 
 impl Tally {
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -39,11 +58,22 @@ impl Tally {
         self.counts().stores[mode as usize] += 1;
     }
 
-    /// A child was killed in this way; `hit` is whether it is the way that was aimed at.
-    pub(super) fn killed(&self, kind: Kind, hit: bool) {
+    /// A child was killed in this way; `hit` is whether it is the way that was aimed at, `writing`
+    /// how many processes were.
+    pub(super) fn killed(&self, kind: Kind, hit: bool, writing: usize) {
         let mut counts = self.counts();
         counts.kills[kind as usize] += 1;
         counts.missed += u64::from(!hit);
+        counts.kills_beside[writing.clamp(1, PROCESSES_MAX) - 1] += 1;
+    }
+
+    /// Adds what several processes have shown.
+    pub(super) fn beside(&self, more: &Beside) {
+        let all = &mut self.counts().beside;
+        all.went_on += more.went_on;
+        all.longest = all.longest.max(more.longest);
+        all.longest_opening = all.longest_opening.max(more.longest_opening);
+        all.named += more.named;
     }
 
     /// A history has come from `before` to `now`.
@@ -70,6 +100,9 @@ impl fmt::Display for Tally {
             "of which came before what they were aimed at: {}",
             counts.missed
         )?;
+        for (at, kills) in counts.kills_beside.iter().enumerate() {
+            writeln!(f, "kills with {} writing: {kills}", at + 1)?;
+        }
         for mode in Mode::ALL {
             let stores = counts.stores[mode as usize];
             writeln!(f, "stores of mode {}: {stores}", mode.name())?;
@@ -84,7 +117,17 @@ impl fmt::Display for Tally {
         )?;
         writeln!(f, "unacknowledged, not there: {}", checked.found_absent)?;
         writeln!(f, "seen by readers: {}", checked.seen)?;
-        write!(f, "keys compared: {}", checked.keys)
+        writeln!(f, "keys compared: {}", checked.keys)?;
+        writeln!(f, "snapshots of readers compared: {}", checked.looks)?;
+        let beside = &counts.beside;
+        writeln!(f, "went on after a death: {}", beside.went_on)?;
+        writeln!(f, "longest of them, in ms: {}", beside.longest.as_millis())?;
+        writeln!(
+            f,
+            "longest opening beside deaths, in ms: {}",
+            beside.longest_opening.as_millis()
+        )?;
+        write!(f, "refused, and told by whom: {}", beside.named)
     }
 }
 

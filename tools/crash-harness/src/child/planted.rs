@@ -1,13 +1,15 @@
 //! Children that break a promise on purpose, so that the harness can be seen to find it.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
-use happystore::{Result, Store};
+use happystore::{Result, Store, Write};
 
 use super::Shared;
 use crate::arguments::Planted;
-use crate::work::perform::{self, Outcome};
-use crate::work::{Form, Id, Operation, Step, own_prefix, value};
+use crate::work::perform::{Outcome, next_position};
+use crate::work::{COUNTER, Fate, Form, Id, Operation, Step, order_key, own_prefix, value};
 
 /// Performs `operation` with a fault; `None` if it has been acknowledged already.
 ///
@@ -46,13 +48,31 @@ pub(super) fn perform(
             let key = format!("{}never/{never}", own_prefix(id.writer));
             store.set(&key, &value(never, 0, &key))?;
         }
+        (Planted::LostTurn, _) if operation.is_shared && operation.fate == Fate::Commit => {
+            return lost_turn(store, operation).map(Some);
+        }
+        (Planted::Asleep, _) if id.life % 4 == 1 && id.number >= 40 => {
+            thread::sleep(Duration::from_hours(1));
+        }
         _ => {}
     }
     right(store, operation, shared).map(Some)
 }
 
 fn right(store: &Store, operation: &Operation, shared: &Shared<'_>) -> Result<Outcome> {
-    perform::perform(store, operation, shared.arguments.mode)
+    shared.perform(store, operation)
+}
+
+/// Takes the next position, and writes there in a transaction that has not read it.
+fn lost_turn(store: &Store, operation: &Operation) -> Result<Outcome> {
+    let id = operation.id;
+    let position = next_position(store)?;
+    store.transaction(|tx| {
+        for key in [COUNTER.to_owned(), order_key(position)] {
+            Write::set(tx, &key, &value(id, position, &key))?;
+        }
+        Ok(Outcome { found: 0, position })
+    })
 }
 
 /// Leaves a file that looks like one that is not finished.

@@ -10,7 +10,7 @@ use crate::arguments::FaultArguments;
 use crate::child::open;
 use crate::protocol::{Event, Reporter};
 use crate::work::model::{Content, Model};
-use crate::work::perform::perform;
+use crate::work::perform::{Manner, perform};
 use crate::work::{Fate, Id, Operation};
 
 /// How often a call is tried again before the fault is taken to last for ever.
@@ -92,7 +92,11 @@ impl Worker<'_> {
             0
         };
         let found = with.apply(operation, position);
-        match perform(self.store()?, operation, self.arguments.mode) {
+        match perform(
+            self.store()?,
+            operation,
+            &Manner::plain(self.arguments.mode),
+        ) {
             Ok(outcome) if outcome.found == found => self.take(operation, with, found),
             Ok(outcome) => {
                 let what = format!("{id} found {} keys, not {found}", outcome.found);

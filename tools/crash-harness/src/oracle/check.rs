@@ -22,6 +22,16 @@ pub(crate) struct Found<'a> {
 }
 
 impl History {
+    /// Looks at what kills have left: as a writer, who finds out what became of what was unfinished,
+    /// and then as one who only reads.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub(crate) fn check(&mut self, found: Found<'_>) -> Result<(), Broken> {
+        self.check_by_writing(found)?;
+        self.check_by_reading(found)
+    }
+
     /// Looks at the store without changing anything in it, as one that opens it for reading alone.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 
 pub(crate) mod check;
 mod settle;
+mod together;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::protocol::Event;
 use crate::work::model::{Content, Model};
 use crate::work::perform::Outcome;
 use crate::work::{Fate, Id, Operation};
+use together::Sights;
 
 /// A broken promise, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub(crate) struct Checked {
     pub(crate) keys: u64,
     /// Times that a store was opened and compared.
     pub(crate) openings: u64,
+    /// Snapshots of children that were compared with all that had been committed by then.
+    pub(crate) looks: u64,
 }
 
 impl Checked {
@@ -52,6 +56,7 @@ impl Checked {
             seen: self.seen - before.seen,
             keys: self.keys - before.keys,
             openings: self.openings - before.openings,
+            looks: self.looks - before.looks,
         }
     }
 
@@ -62,6 +67,7 @@ impl Checked {
         self.seen += other.seen;
         self.keys += other.keys;
         self.openings += other.openings;
+        self.looks += other.looks;
     }
 }
 
@@ -95,6 +101,7 @@ pub(crate) struct History {
     seen: Vec<Id>,
     /// What the parent itself has written.
     parent: Content,
+    sights: Sights,
     checked: Checked,
 }
 
@@ -110,6 +117,7 @@ impl History {
             acked: BTreeMap::new(),
             seen: Vec::new(),
             parent: Content::new(),
+            sights: Sights::default(),
             checked: Checked::default(),
         }
     }
@@ -127,7 +135,7 @@ impl History {
             match event {
                 Event::Begun(id) => self.begun(*id)?,
                 Event::Acked(id, outcome) => self.acked(*id, *outcome)?,
-                Event::Undone(id) => self.undone(*id)?,
+                Event::Undone(id) | Event::Refused(id, _) => self.undone(*id)?,
                 Event::Seen(id) => {
                     self.seen.push(*id);
                     self.checked.seen += 1;
@@ -137,15 +145,27 @@ impl History {
                 }
                 Event::Broken(what) => return Broken::new(what.clone()),
                 Event::Opened => self.is_made = true,
-                Event::Hello(_) | Event::Closed | Event::Done(_) => {}
+                Event::Hello(_)
+                | Event::Holds(_)
+                | Event::Looking
+                | Event::Saw(..)
+                | Event::Closed
+                | Event::Ended
+                | Event::Settled
+                | Event::Done(_) => {}
             }
         }
         Ok(())
     }
 
-    fn begun(&mut self, id: Id) -> Result<(), Broken> {
+    /// The highest position that was acknowledged, or found.
+    fn last_acked(&self) -> u64 {
         let acked = self.acked.last_key_value().map(|(position, _)| *position);
-        let behind = acked.unwrap_or(self.settled);
+        acked.unwrap_or(self.settled)
+    }
+
+    fn begun(&mut self, id: Id) -> Result<(), Broken> {
+        let behind = self.last_acked();
         let writer = self.writers.entry(id.writer).or_default();
         let operation = Operation::new(self.seed, id);
         match writer.in_flight.replace(InFlight { operation, behind }) {

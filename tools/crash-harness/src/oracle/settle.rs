@@ -95,7 +95,9 @@ impl History {
                 return Broken::new(what);
             }
             self.settled = position;
+            self.sights.settled(position, operation.id)?;
         }
+        self.sights.end(last)?;
         compare("the shared keys", found, self.shared.content(), None)
     }
 

@@ -4,6 +4,8 @@
 //! on a [`model`]. Each writer has keys of its own, so the parent knows their content exactly;
 //! shared operations take turns with a counter inside their transaction, which puts them all in
 //! one order that can be read back: `order/<position>` names the operation at that position.
+//! Where several processes write at once, most operations or all of them are shared, so the
+//! counter is a clock that each commit moves on, and says what the store held at each moment.
 
 pub(crate) mod model;
 pub(crate) mod perform;
@@ -22,6 +24,18 @@ pub(crate) const COUNTER: &str = "counter";
 /// What the keys begin with that no single writer owns.
 pub(crate) const SHARED: &str = "shared/";
 
+/// Writers from this number on work in one of several processes. No two children have the same.
+pub(crate) const TOGETHER: u8 = 16;
+
+/// What the keys begin with that the writers of several processes change without any division.
+pub(crate) const COMMON: &str = "common/";
+
+/// How many parts the common keys have; each operation keeps to one of them.
+const COMMON_PARTS: u8 = 3;
+
+/// What the keys of the orders begin with.
+pub(crate) const ORDER: &str = "order/";
+
 /// How many keys a group has, which are always written and deleted together.
 pub(crate) const GROUP_KEYS: usize = 3;
 
@@ -33,9 +47,14 @@ pub(crate) fn own_prefix(writer: u8) -> String {
     format!("own/{writer}/")
 }
 
+/// What the common keys begin with that `writer` changes.
+fn common_prefix(writer: u8) -> String {
+    format!("{COMMON}{}/", writer % COMMON_PARTS)
+}
+
 /// The key that says which shared operation came at `position`.
 pub(crate) fn order_key(position: u64) -> String {
-    format!("order/{position:08}")
+    format!("{ORDER}{position:08}")
 }
 
 /// What the keys of group `group` begin with.
@@ -64,6 +83,13 @@ pub(crate) fn value(id: Id, position: u64, key: &str) -> Value {
     let letters = usize::try_from(length).unwrap_or(0);
     let letter = char::from(b'a' + u8::try_from(id.number % 26).unwrap_or(0));
     (id.bits(), position, letter.to_string().repeat(letters))
+}
+
+/// A number that follows from all operations of an order: from `chain`, that of those before, and
+/// `next`.
+pub(crate) fn chained(chain: u64, next: Id) -> u64 {
+    let mixed = (chain ^ next.bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 31
 }
 
 /// Names an operation: the life of the child, its writer, and the number among that writer's.

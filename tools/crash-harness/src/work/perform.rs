@@ -1,6 +1,8 @@
 //! What an operation does, said with a store.
 
-use happystore::{Durability, Result, Store, TxOptions, Write};
+use std::time::Duration;
+
+use happystore::{Durability, Result, Store, Transaction, TxOptions, Write};
 
 use super::{COUNTER, Fate, Form, Id, Operation, Reach, Step, Value, order_key, value};
 use crate::arguments::{DEFERRED_DELAY, Mode};
@@ -15,32 +17,65 @@ pub(crate) struct Outcome {
     pub(crate) position: u64,
 }
 
+/// How the operations of a child are performed, whatever they are.
+pub(crate) struct Manner<'a> {
+    pub(crate) mode: Mode,
+    /// How long is waited for the writer lock, if not as long as the store waits.
+    pub(crate) patience: Option<Duration>,
+    /// Told of each operation that has the writer lock, before its commit.
+    pub(crate) before_commit: &'a dyn Fn(Id),
+}
+
+impl Manner<'_> {
+    /// The manner of a child that nothing is known of but its mode.
+    pub(crate) fn plain(mode: Mode) -> Self {
+        Self {
+            mode,
+            patience: None,
+            before_commit: &|_| {},
+        }
+    }
+}
+
 /// Performs `operation`, and returns when its commit has.
 ///
 /// # Errors
 /// Whatever the store says.
-pub(crate) fn perform(store: &Store, operation: &Operation, mode: Mode) -> Result<Outcome> {
+pub(crate) fn perform(
+    store: &Store,
+    operation: &Operation,
+    manner: &Manner<'_>,
+) -> Result<Outcome> {
+    let body = |tx: &Transaction<'_>| {
+        let outcome = body_of(tx, operation)?;
+        (manner.before_commit)(operation.id);
+        Ok(outcome)
+    };
     let by_guard = |options: &TxOptions| {
         let tx = store.begin_with(options)?;
-        let outcome = body(&tx, operation)?;
+        let outcome = body(&tx)?;
         if operation.fate == Fate::Commit {
             tx.commit()?;
         }
         Ok(outcome)
     };
-    if mode == Mode::Mix {
-        return by_guard(&TxOptions::new().durability(durability(operation.reach)));
+    let mut options = TxOptions::new();
+    if let Some(patience) = manner.patience {
+        options = options.timeout(patience);
+    }
+    if manner.mode == Mode::Mix {
+        return by_guard(&options.durability(durability(operation.reach)));
     }
     match operation.form {
-        Form::Plain => body(store, operation),
-        Form::Guard => by_guard(&TxOptions::new()),
-        Form::Closure => store.transaction(|tx| {
-            let outcome = body(tx, operation)?;
+        Form::Plain => body_of(store, operation),
+        Form::Closure if manner.patience.is_none() => store.transaction(|tx| {
+            let outcome = body(tx)?;
             match operation.fate {
                 Fate::Commit => Ok(outcome),
                 Fate::Abort | Fate::Drop => tx.abort(outcome),
             }
         }),
+        Form::Closure | Form::Guard => by_guard(&options),
     }
 }
 
@@ -53,7 +88,7 @@ fn durability(reach: Reach) -> Durability {
     }
 }
 
-fn body(db: &impl Write, operation: &Operation) -> Result<Outcome> {
+fn body_of(db: &impl Write, operation: &Operation) -> Result<Outcome> {
     let mut position = 0;
     if operation.is_shared {
         position = next_position(db)?;

@@ -2,7 +2,10 @@
 
 use fastrand::Rng;
 
-use super::{Fate, Form, GROUPS, Id, Operation, Reach, Step, group_keys, group_prefix, own_prefix};
+use super::{
+    Fate, Form, GROUPS, Id, Operation, Reach, Step, TOGETHER, common_prefix, group_keys,
+    group_prefix, own_prefix,
+};
 
 /// How many keys each writer overwrites and deletes again and again.
 const HOT_KEYS: usize = 8;
@@ -18,16 +21,21 @@ pub(super) fn operation(seed: u64, id: Id) -> Operation {
         1 => Reach::Deferred,
         _ => Reach::Os,
     };
-    let is_shared = random.u8(..4) == 0;
+    let among = random.u8(..4);
+    let is_shared = match id.writer {
+        0..TOGETHER => among == 0,
+        // In every other store all that is written is in one order; in others some is beside it.
+        _ => seed.is_multiple_of(2) || among != 0,
+    };
     let in_transaction = is_shared || random.u8(..3) == 0;
-    let steps = if is_shared {
+    let mut keys = Keys::new(id, is_shared);
+    let steps = if is_shared && (id.writer < TOGETHER || random.bool()) {
         shared_steps(random)
     } else if in_transaction {
         let count = random.usize(1..=4);
-        let mut keys = Keys { id, made: 0 };
         (0..count).map(|_| step(random, &mut keys, 1)).collect()
     } else {
-        vec![simple_step(random, &mut Keys { id, made: 0 })]
+        vec![simple_step(random, &mut keys)]
     };
     let fate = match random.u8(..20) {
         0 if in_transaction => Fate::Drop,
@@ -50,23 +58,36 @@ pub(super) fn operation(seed: u64, id: Id) -> Operation {
     }
 }
 
-/// The keys of one writer, as an operation of it names them.
+/// The keys of one writer, or common ones, as an operation names them.
 struct Keys {
     id: Id,
+    prefix: String,
     /// How many keys the operation has made up that no other one names.
     made: u32,
 }
 
 impl Keys {
+    fn new(id: Id, is_shared: bool) -> Self {
+        let prefix = if is_shared {
+            common_prefix(id.writer)
+        } else {
+            own_prefix(id.writer)
+        };
+        Self {
+            id,
+            prefix,
+            made: 0,
+        }
+    }
+
     fn hot(&self, random: &mut Rng) -> String {
         let at = random.usize(..HOT_KEYS);
-        format!("{}hot/{at}", own_prefix(self.id.writer))
+        format!("{}hot/{at}", self.prefix)
     }
 
     fn unique(&mut self) -> String {
         self.made += 1;
-        let (id, made) = (self.id, self.made);
-        format!("{}new/{id}/{made}", own_prefix(id.writer))
+        format!("{}new/{}/{}", self.prefix, self.id, self.made)
     }
 
     fn any(&mut self, random: &mut Rng) -> String {
@@ -105,12 +126,12 @@ fn simple_step(random: &mut Rng, keys: &mut Keys) -> Step {
             Step::BulkDelete((0..count).map(|_| keys.hot(random)).collect())
         }
         10 => Step::QueryDelete {
-            prefix: format!("{}new/", own_prefix(keys.id.writer)),
+            prefix: format!("{}new/", keys.prefix),
             limit: Some(random.usize(1..20)),
             reverse: random.bool(),
         },
         _ => Step::QueryDelete {
-            prefix: format!("{}hot/{}", own_prefix(keys.id.writer), random.u8(..4)),
+            prefix: format!("{}hot/{}", keys.prefix, random.u8(..4)),
             limit: None,
             reverse: false,
         },

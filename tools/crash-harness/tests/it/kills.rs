@@ -2,23 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::support::{Report, counted};
+use crate::support::{Report, counted, seed};
 
 /// Kills of the short run.
 const KILLS: u64 = 400;
 
-/// A seed from the environment, to repeat a run that printed it, or a new one for each run.
-fn seed() -> u64 {
-    std::env::var("HAPPYSTORE_CRASH_SEED").map_or_else(
-        |_| u64::from(std::process::id()) * 1000,
-        |seed| seed.parse().unwrap(),
-    )
-}
-
 #[test]
 fn killed_processes_lose_nothing_acknowledged_in_any_durability() {
     let (seed, kills) = (seed().to_string(), KILLS.to_string());
-    let report = Report::of(&["--seed", &seed, "--kills", &kills]);
+    let report = Report::of(&["--processes", "1", "--seed", &seed, "--kills", &kills]);
     counted(&report.text);
     assert_eq!(report.code, Some(0));
     assert!(report.count("kills") >= KILLS);
@@ -57,7 +49,21 @@ fn killed_processes_lose_nothing_acknowledged_in_any_durability() {
 /// Runs children with a fault until it is found, within the kills of the short run.
 fn assert_caught(fault: &str, words: &[&str]) {
     let (seed, kills) = (seed().to_string(), KILLS.to_string());
-    let report = Report::of(&["--seed", &seed, "--kills", &kills, "--planted", fault]);
+    let report = Report::of(&[
+        "--processes",
+        "1",
+        "--seed",
+        &seed,
+        "--kills",
+        &kills,
+        "--planted",
+        fault,
+    ]);
+    assert_found(&report, words);
+}
+
+/// The report says what is broken in one of these words, and what was kept of it, which is removed.
+pub(crate) fn assert_found(report: &Report, words: &[&str]) {
     let text = &report.text;
     assert_eq!(report.code, Some(1), "{text}");
     assert!(words.iter().any(|word| text.contains(word)), "{text}");

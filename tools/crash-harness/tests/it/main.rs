@@ -5,4 +5,5 @@
 mod arguments;
 mod faults;
 mod kills;
+mod several;
 mod support;

@@ -1,8 +1,9 @@
 //! Running the program, and reading its report.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -30,11 +31,36 @@ pub(crate) fn quick_directory() -> TempDir {
     }
 }
 
+/// A seed from the environment, to repeat a run that printed it, or a new one for each run: one from
+/// which the first stores have all modes and all numbers of processes.
+pub(crate) fn seed() -> u64 {
+    let told = ["HAPPYSTORE_CRASH_SEED", "HAPPYSTORE_SEED"];
+    let told = told.iter().find_map(|name| std::env::var(name).ok());
+    told.map_or_else(
+        || u64::from(std::process::id()) * 1200,
+        |seed| seed.parse().unwrap(),
+    )
+}
+
 /// The program, with these arguments.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_happystore-crash-harness"));
     command.args(arguments);
     command
+}
+
+/// Runs `command` to its end.
+fn output(command: &mut Command) -> Output {
+    loop {
+        match command.output() {
+            // A copy of the program that was written just now: a child that another thread has just
+            // forked has it open for writing, until it becomes its own program.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            output => return output.unwrap(),
+        }
+    }
 }
 
 /// What the program printed, and how it ended.
@@ -53,7 +79,7 @@ impl Report {
             status,
             stdout,
             stderr,
-        } = command.output().unwrap();
+        } = output(&mut command);
         let text = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
         Self {
             text,
