@@ -87,6 +87,9 @@ pub(crate) struct ChildArguments {
     /// Of how many thousand commits one waits for the disk.
     #[arg(long)]
     pub(crate) sync_per_thousand: u32,
+    /// Wait before some commits, to be killed there.
+    #[arg(long)]
+    pub(crate) pauses: bool,
     #[arg(long, value_enum)]
     pub(crate) planted: Option<Planted>,
 }

@@ -205,6 +205,9 @@ fn spawn(arguments: &ChildArguments) -> io::Result<Child> {
     for (name, number) in numbers {
         command.arg(name).arg(number);
     }
+    if arguments.pauses {
+        command.arg("--pauses");
+    }
     if let Some(planted) = arguments.planted {
         command.args(["--planted", planted.name()]);
     }

@@ -79,6 +79,7 @@ fn judge_all(
         } else {
             SYNC_PER_THOUSAND_KILLED
         },
+        pauses: arguments.kills > 0,
         planted: arguments.planted,
     };
     set_up(&child).map_err(|failure| format!("cannot make the store: {failure}"))?;

@@ -32,6 +32,11 @@ const SEGMENT_BYTES: u64 = 512 << 10;
 /// Far longer than any wait: one that is longer is an error.
 const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// How often, and for how long, a child that is to be killed waits before a commit, with all
+/// written down that it will commit: one of so many.
+const PAUSES: u8 = 20;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// How long a commit with a deferred sync may wait for it.
 const DEFERRED_DELAY: Duration = Duration::from_millis(3);
 
@@ -113,7 +118,7 @@ pub(crate) fn set_up(arguments: &ChildArguments) -> Result<(), Failure> {
     };
     claim(&recorded, worker.id())?;
     writes::set_up(&recorded)?;
-    announce(&worker.file, &worker.line)?;
+    announce(&worker.file, &worker.line, false)?;
     tx.commit()?;
     worker.end(true)?;
     store.close()?;
@@ -156,11 +161,14 @@ fn now() -> u64 {
 }
 
 /// Writes the first line of a transaction, before its commit.
-fn announce(mut file: &File, line: &Line) -> io::Result<()> {
+fn announce(mut file: &File, line: &Line, pauses: bool) -> io::Result<()> {
     let mut line = line.borrow_mut();
     line.push('\n');
     file.write_all(line.as_bytes())?;
     line.clear();
+    if pauses {
+        std::thread::sleep(PAUSE);
+    }
     Ok(())
 }
 
@@ -178,6 +186,7 @@ struct Worker<'s> {
     seen: u64,
     held: Vec<Held>,
     sync_per_thousand: u32,
+    pauses: bool,
     planted: Option<Planted>,
 }
 
@@ -203,6 +212,7 @@ impl<'s> Worker<'s> {
             seen: 0,
             held: Vec::new(),
             sync_per_thousand: arguments.sync_per_thousand,
+            pauses: arguments.pauses,
             planted: arguments.planted,
         })
     }
@@ -219,8 +229,8 @@ impl<'s> Worker<'s> {
         while u64::from(self.number) < transactions {
             match self.random.u8(..100) {
                 0..=49 => self.write()?,
-                50..=54 => self.hold_snapshot()?,
-                55..=58 => self.read_held()?,
+                50..=52 => self.hold_snapshot()?,
+                53..=58 => self.read_held()?,
                 59..=66 => self.query()?,
                 67..=70 => self.bulk_get()?,
                 71 => self.walk()?,
@@ -301,15 +311,20 @@ impl<'s> Worker<'s> {
         Ok(())
     }
 
+    /// Whether the next transaction waits before its commit.
+    fn pauses(&mut self) -> bool {
+        self.pauses && self.random.u8(..PAUSES) == 0
+    }
+
     fn write_closure(&mut self, work: Work, ending: Ending) -> Result<bool, Failure> {
-        let id = self.id();
+        let (id, pauses) = (self.id(), self.pauses());
         let (store, line, file, planted) = (self.store, &self.line, &self.file, self.planted);
         let (random, seen) = (&mut self.random, &mut self.seen);
         let body = |tx: &Transaction<'_, Raw, str, Failure>| {
             let recorded = Recorded { source: tx, line };
             *seen = perform(&recorded, id, random, work)?;
             if ending == Ending::Commit {
-                announce(file, line)?;
+                announce(file, line, pauses)?;
             }
             match ending {
                 Ending::Commit => Ok(true),
@@ -330,7 +345,7 @@ impl<'s> Worker<'s> {
         ending: Ending,
         durability: Option<Durability>,
     ) -> Result<bool, Failure> {
-        let id = self.id();
+        let (id, pauses) = (self.id(), self.pauses());
         let mut options = TxOptions::new();
         if let Some(durability) = durability {
             options = options.durability(durability);
@@ -344,7 +359,7 @@ impl<'s> Worker<'s> {
         if ending != Ending::Commit {
             return Ok(false);
         }
-        announce(&self.file, &self.line)?;
+        announce(&self.file, &self.line, pauses)?;
         tx.commit()?;
         Ok(true)
     }
@@ -368,7 +383,7 @@ impl<'s> Worker<'s> {
             line: &self.line,
         };
         recorded.set(CLOCK, &own.to_string())?;
-        announce(&self.file, &self.line)?;
+        announce(&self.file, &self.line, false)?;
         tx.commit()?;
         Ok(())
     }

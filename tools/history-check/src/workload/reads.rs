@@ -136,7 +136,7 @@ impl Worker<'_> {
             source: self.store,
             line: &self.line,
         };
-        if self.random.u8(..8) == 0 {
+        if self.random.u8(..40) == 0 {
             recorded.scan(self.random.usize(1..200), begun)?;
         } else {
             let random = &mut self.random;
@@ -172,7 +172,7 @@ impl Worker<'_> {
             position: self.seen,
             readings: 0,
         });
-        if self.held.len() > HELD_MAX {
+        while self.held.len() > HELD_MAX {
             self.read_held()?;
         }
         Ok(())

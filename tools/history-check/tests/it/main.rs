@@ -5,4 +5,5 @@
 mod black_box;
 mod broken;
 mod exhaustive;
+mod runs;
 mod simulated;
