@@ -40,7 +40,7 @@ impl Judged {
 }
 
 /// Judges what `history` says of lists, and what `content` they have in the end.
-pub fn judge(history: &[Transaction<'_>], content: &[(String, String)]) -> Judged {
+pub fn judge<'h>(history: &'h [Transaction<'_>], content: &'h [(String, String)]) -> Judged {
     let mut lists = Lists::default();
     for transaction in history {
         lists.add(transaction);
@@ -62,10 +62,12 @@ struct Told {
 }
 
 #[derive(Default)]
-struct Lists {
+struct Lists<'h> {
     interner: Interner,
+    /// What was interned, found without a copy.
+    interned: HashMap<&'h str, u32>,
     /// All keys that were appended to, rolled back or not.
-    keys: BTreeSet<String>,
+    keys: BTreeSet<&'h str>,
     told: Vec<Told>,
     events: Vec<Event>,
     transactions: u64,
@@ -84,8 +86,8 @@ struct Micro {
     marks: Vec<usize>,
 }
 
-impl Lists {
-    fn add(&mut self, transaction: &Transaction<'_>) {
+impl<'h> Lists<'h> {
+    fn add(&mut self, transaction: &'h Transaction<'_>) {
         let mut micro = Micro::default();
         for operation in &transaction.operations {
             match operation {
@@ -130,14 +132,14 @@ impl Lists {
     }
 
     /// Adds a transaction that has read all lists when everything had ended.
-    fn add_end(&mut self, content: &[(String, String)]) {
-        let content: HashMap<&str, &str> = content
+    fn add_end(&mut self, content: &'h [(String, String)]) {
+        let content: HashMap<&str, &'h str> = content
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
         let keys = std::mem::take(&mut self.keys);
-        let read = |key: &String| self.read(key, content.get(key.as_str()).copied());
-        let value: Vec<Mop> = keys.iter().map(read).collect();
+        let read = |key: &'h str| self.read(key, content.get(key).copied());
+        let value: Vec<Mop> = keys.into_iter().map(read).collect();
         let ends = self.events.iter().map(|(time, ..)| *time);
         let last = ends.filter(|&time| time != NEVER).max().unwrap_or_default();
         self.tell(last + 1, last + 1, OpType::Ok, value);
@@ -175,25 +177,28 @@ impl Lists {
         self.told.push(Told { index, kind, value });
     }
 
-    fn read(&mut self, key: &str, value: Option<&str>) -> Mop {
+    fn intern(&mut self, text: &'h str) -> u32 {
+        let interner = &mut self.interner;
+        let intern = || interner.intern(Scalar::Str(text.to_owned()));
+        *self.interned.entry(text).or_insert_with(intern)
+    }
+
+    fn read(&mut self, key: &'h str, value: Option<&'h str>) -> Mop {
         self.reads += 1;
-        let key = self.interner.intern(Scalar::Str(key.to_owned()));
+        let key = self.intern(key);
         let elements = value.unwrap_or_default().split(SEPARATOR);
         let elements = elements.filter(|element| !element.is_empty());
-        let mut intern = |element: &str| self.interner.intern(Scalar::Str(element.to_owned()));
-        let value = ReadValue::List(elements.map(&mut intern).collect());
+        let list = elements.map(|element| self.intern(element)).collect();
+        let value = ReadValue::List(list);
         Mop::Read { key, value }
     }
 
     /// The append that made `list`: its last element.
-    fn append(&mut self, key: &str, list: &str) -> Mop {
+    fn append(&mut self, key: &'h str, list: &'h str) -> Mop {
         self.appends += 1;
-        if !self.keys.contains(key) {
-            self.keys.insert(key.to_owned());
-        }
+        self.keys.insert(key);
         let element = list.rsplit(SEPARATOR).next().unwrap_or_default();
-        let key = self.interner.intern(Scalar::Str(key.to_owned()));
-        let value = self.interner.intern(Scalar::Str(element.to_owned()));
+        let (key, value) = (self.intern(key), self.intern(element));
         Mop::Append { key, value }
     }
 

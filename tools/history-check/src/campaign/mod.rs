@@ -108,9 +108,12 @@ fn judge_all(
         history.extend(read);
     }
     report.work(&history, &each, children.kills(), seconds);
-    let checked = checker::check(&history, &content);
+    let (checked, judged) = std::thread::scope(|scope| {
+        let judging = scope.spawn(|| black_box::judge(&history, &content));
+        (checker::check(&history, &content), judging.join())
+    });
+    let judged = judged.map_err(|_| "the black box has panicked")?;
     report.checked(&checked, &history);
-    let judged = black_box::judge(&history, &content);
     report.judged(&judged);
     report.line(
         "seconds of judging",
