@@ -333,9 +333,10 @@ fn read_text(text: &str) -> Option<Text<'_>> {
 #[cfg(test)]
 mod tests {
     use super::{read, write_begin, write_end, write_operation};
-    use crate::history::{NEVER, Operation, Outcome, Selection};
+    use crate::history::{NEVER, Operation, Outcome, Selection, Text};
     use std::ops::Bound;
 
+    /// Each operation, with bytes that mean something in a line.
     fn operations() -> Vec<Operation<'static>> {
         let selection = Selection {
             low: Bound::Included("a|{%=;! \n".into()),
@@ -349,64 +350,52 @@ mod tests {
             reverse: false,
             limit: None,
         };
-        let (key, value) = ("k/1".into(), "".into());
-        vec![
-            Operation::Get {
-                key: "".into(),
-                value: None,
-            },
-            Operation::Get {
-                key: "k 1".into(),
-                value: Some("a=b".into()),
-            },
-            Operation::Get {
-                key: "k".into(),
-                value: Some("".into()),
-            },
-            Operation::Has {
-                key: "k".into(),
-                there: true,
-            },
-            Operation::Has {
-                key: "k".into(),
-                there: false,
-            },
-            Operation::Set {
-                key: "k".into(),
-                value: "1,2".into(),
-            },
-            Operation::Delete {
-                key: "k".into(),
-                there: true,
-            },
-            Operation::Delete {
-                key: "k!".into(),
-                there: false,
-            },
-            Operation::Begin,
-            Operation::Pairs {
+        let mut all = vec![Operation::Begin, Operation::Commit, Operation::Abort];
+        for (key, value) in [("", None), ("k 1", Some("a=b")), ("k!", Some(""))] {
+            let (key, value): (Text<'_>, Option<Text<'_>>) = (key.into(), value.map(Into::into));
+            let there = value.is_some();
+            all.extend([
+                Operation::Has {
+                    key: key.clone(),
+                    there,
+                },
+                Operation::Delete {
+                    key: key.clone(),
+                    there,
+                },
+                Operation::Get { key, value },
+            ]);
+        }
+        let (key, value): (Text<'_>, Text<'_>) = ("k/1".into(), "1,2".into());
+        for selection in [selection, everything] {
+            for more in [false, true] {
+                let (pair, selection) = ((key.clone(), value.clone()), selection.clone());
+                all.push(Operation::Keys {
+                    selection: selection.clone(),
+                    keys: if more {
+                        vec![key.clone(), value.clone()]
+                    } else {
+                        vec![]
+                    },
+                });
+                all.push(Operation::Pairs {
+                    selection,
+                    pairs: if more {
+                        vec![pair.clone(), pair]
+                    } else {
+                        vec![]
+                    },
+                });
+            }
+            let count = 7;
+            all.push(Operation::Count {
                 selection: selection.clone(),
-                pairs: vec![(key, value), ("b".into(), "c".into())],
-            },
-            Operation::Keys {
-                selection: everything.clone(),
-                keys: vec!["x".into(), "y".into()],
-            },
-            Operation::Commit,
-            Operation::Pairs {
-                selection: everything.clone(),
-                pairs: vec![],
-            },
-            Operation::Count {
-                selection,
-                count: 7,
-            },
-            Operation::DeleteRange {
-                selection: everything,
-                count: 0,
-            },
-            Operation::Abort,
-        ]
+                count,
+            });
+            all.push(Operation::DeleteRange { selection, count });
+        }
+        all.push(Operation::Set { key, value });
+        all
     }
 
     #[test]

@@ -10,73 +10,84 @@ const KEYS: [&str; 2] = ["a", "b"];
 
 /// Writers, a snapshot and single reads at random times, and reads that have seen whatever.
 struct Small {
+    random: Rng,
     history: Vec<Transaction<'static>>,
-    content: Vec<(String, String)>,
-    /// Behind each position, what the keys hold.
+    /// Behind each position, what the keys hold, and the clock.
     states: Vec<[Option<String>; 2]>,
+    clocks: Vec<Option<Claim>>,
     /// The places (twice the position, one more for readers) of those that claim one.
     fixed: Vec<Option<u64>>,
 }
 
-fn small(random: &mut Rng) -> Small {
-    let mut last: Option<Claim> = None;
-    let mut states = vec![[None, None]];
-    let (mut history, mut fixed) = (Vec::new(), Vec::new());
-    let mut push = |random: &mut Rng, place: Option<u64>, operations| {
-        let id = Id {
+impl Small {
+    fn new(random: Rng) -> Self {
+        let mut small = Self {
+            random,
+            history: Vec::new(),
+            states: vec![[None, None]],
+            clocks: vec![None],
+            fixed: Vec::new(),
+        };
+        for position in 1..=3 {
+            small.add_writer(position);
+        }
+        let at = small.random.usize(..4);
+        let snapshot = clock(small.clocks[at]);
+        small.push(Some(2 * at as u64 + 1), vec![snapshot]);
+        for _ in 0..3 {
+            small.add_read();
+        }
+        small
+    }
+
+    fn id(&self) -> Id {
+        Id {
             process: 0,
             thread: 0,
-            number: u32::try_from(history.len()).unwrap(),
-        };
-        let near = place.map_or_else(|| random.u64(..12), |place| place * 2);
-        let begin = near + random.u64(..8);
-        history.push(Transaction {
-            id,
+            number: u32::try_from(self.history.len()).unwrap(),
+        }
+    }
+
+    /// Adds a transaction at a time near its place, which is right now and then.
+    fn push(&mut self, place: Option<u64>, operations: Vec<Operation<'static>>) {
+        let near = place.map_or_else(|| self.random.u64(..12), |place| place * 2);
+        let begin = near + self.random.u64(..8);
+        self.history.push(Transaction {
+            id: self.id(),
             kind: 'x',
             begin,
-            end: begin + random.u64(..8),
+            end: begin + self.random.u64(..8),
             outcome: Outcome::Committed,
             operations,
         });
-        fixed.push(place);
-        id
-    };
-    let mut clocks = vec![clock(None)];
-    for position in 1..=3 {
-        let key = random.usize(..2);
+        self.fixed.push(place);
+    }
+
+    fn add_writer(&mut self, position: u64) {
+        let key = self.random.usize(..2);
+        let mut state = self.states.last().unwrap().clone();
         // Few values, so that they come again.
-        let value = random.bool().then(|| random.u8(..2).to_string());
+        let value = self.random.bool().then(|| self.random.u8(..2).to_string());
         let change = match &value {
             Some(value) => set(KEYS[key], value),
             None => Operation::Delete {
                 key: KEYS[key].into(),
-                there: states[position - 1][key].is_some(),
+                there: state[key].is_some(),
             },
         };
-        let author = Id {
-            process: 0,
-            thread: 0,
-            number: u32::try_from(position - 1).unwrap(),
-        };
-        let own = claim(last, author);
-        let operations = vec![clock(last), set(CLOCK, &own.to_string()), change];
-        push(random, Some(2 * position as u64), operations);
-        let mut state = states[position - 1].clone();
+        let before = *self.clocks.last().unwrap();
+        let own = claim(before, self.id());
+        let operations = vec![clock(before), set(CLOCK, &own.to_string()), change];
+        self.push(Some(2 * position), operations);
         state[key] = value;
-        states.push(state);
-        last = Some(own);
-        clocks.push(clock(last));
+        self.states.push(state);
+        self.clocks.push(Some(own));
     }
-    let at = random.usize(..4);
-    push(
-        random,
-        Some(2 * at as u64 + 1),
-        vec![clocks.swap_remove(at)],
-    );
-    for _ in 0..3 {
-        let key = random.usize(..2);
-        let seen = states[random.usize(..4)][key].clone();
-        let read = if random.bool() {
+
+    fn add_read(&mut self) {
+        let key = self.random.usize(..2);
+        let seen = self.states[self.random.usize(..4)][key].clone();
+        let read = if self.random.bool() {
             get(KEYS[key], seen.as_deref())
         } else {
             Operation::Has {
@@ -84,22 +95,17 @@ fn small(random: &mut Rng) -> Small {
                 there: seen.is_some(),
             }
         };
-        push(random, None, vec![read]);
+        self.push(None, vec![read]);
     }
-    let end = states[3].iter().zip(KEYS);
-    let mut content: Vec<_> = end
-        .filter_map(|(value, key)| Some((key.to_owned(), value.clone()?)))
-        .collect();
-    content.push((CLOCK.to_owned(), last.unwrap().to_string()));
-    Small {
-        history,
-        content,
-        states,
-        fixed,
-    }
-}
 
-impl Small {
+    fn content(&self) -> Vec<(String, String)> {
+        let [a, b] = self.states[3].clone();
+        let clock = self.clocks[3].map(|claim| claim.to_string());
+        let all = KEYS.into_iter().chain([CLOCK]).zip([a, b, clock]);
+        all.filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .collect()
+    }
+
     /// Whether there is an order at all, by trying each.
     fn has_order(&self) -> bool {
         let plain: Vec<usize> = (0..self.history.len())
@@ -135,11 +141,10 @@ impl Small {
 
 #[test]
 fn small_histories_are_judged_as_by_trying_all_orders() {
-    let mut random = Rng::with_seed(7);
     let (mut right, mut nowhere, mut real_time) = (0, 0, 0);
     for round in 0..20_000 {
-        let small = small(&mut random);
-        let verdict = check(&small.history, &small.content);
+        let small = Small::new(Rng::with_seed(round));
+        let verdict = check(&small.history, &small.content());
         assert_eq!(
             verdict.is_ok(),
             small.has_order(),
