@@ -33,7 +33,10 @@ pub(crate) fn run(arguments: &CampaignArguments) -> Result<ExitCode, String> {
         scratch(arguments).map_err(|error| format!("cannot make a directory: {error}"))?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut report = Report::new(seed, scratch.path());
-    let is_right = judge_all(arguments, seed, scratch.path(), &mut report)?;
+    let is_right = match judge_all(arguments, seed, scratch.path(), &mut report) {
+        Ok(is_right) => is_right,
+        Err(what) => return Err(format!("{what}; kept: {}", scratch.keep().display())),
+    };
     if !is_right || arguments.keep {
         report.line("kept", scratch.keep().display());
     }

@@ -1,14 +1,14 @@
 //! The witness checker: was a history strictly serializable, in the order that it claims?
 //!
 //! Pure: a history and the final content come in, a count or a [`Violation`] goes out.
-//! [`witness`] finds out where each transaction claims to stand; [`replay`] performs all of them
-//! in that order and compares every answer; [`plain`] finds places for single reads, which claim
-//! none; [`real_time`] refuses an order in which a transaction stands behind one that began after
+//! `witness` finds out where each transaction claims to stand; `replay` performs all of them
+//! in that order and compares every answer; `plain` finds places for single reads, which claim
+//! none; `real_time` refuses an order in which a transaction stands behind one that began after
 //! its end. If nothing is refused, the order found is a serial execution that explains every
 //! answer and respects real time: that is what strict serializability means, so it is a proof.
 //!
 //! **Positions.** The n-th committed writer stands at position n. A reader stands at the position
-//! of the writer right before it. [`Place`] orders both: a reader at n stands behind writer n and
+//! of the writer right before it. `Place` orders both: a reader at n stands behind writer n and
 //! before writer n + 1.
 //!
 //! Costs O(n log n) in the number of operations, and what queries have shown: each position is

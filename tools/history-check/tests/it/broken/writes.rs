@@ -58,6 +58,11 @@ pub(super) const ROWS: &[Row] = &[
         &["final"],
     ),
     (
+        "the last transaction is lost in the end",
+        lost_last_transaction,
+        &["final"],
+    ),
+    (
         "the clock is lost in the end",
         clock_lost_in_the_end,
         &["final", "read", "range", "count", "presence", "nowhere"],
@@ -234,6 +239,14 @@ fn lost_in_the_end(case: &mut Case, random: &mut Rng) -> Option<()> {
         return None;
     }
     case.content.swap_remove(at);
+    Some(())
+}
+
+/// The store is, with its clock, as it was before the last commit.
+fn lost_last_transaction(case: &mut Case, _: &mut Rng) -> Option<()> {
+    let content = case.content.clone();
+    add_writer(case, (0, 1), vec![set("last", "1")], &[("last", "1")]);
+    case.content = content;
     Some(())
 }
 
