@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::state;
 use super::waiting_line::WaitingLine;
-use crate::error::{Error, Result, is_disk_full};
+use crate::error::{Error, Holder, Result, is_disk_full};
 use crate::log::file_name;
 use crate::log::shared::Shared;
 use crate::options::Access;
@@ -288,6 +288,11 @@ impl ProcessLock {
             self.leave_turns(vfs);
         }
         self.holds()
+    }
+
+    /// Who holds `LOCK`, as far as the page says.
+    pub(super) fn holder(&self, vfs: &dyn Vfs) -> Option<Holder> {
+        state::read_holder(self.page.as_deref()?, vfs)
     }
 
     /// Whether another process waits for `LOCK`.

@@ -86,7 +86,7 @@ impl Engine {
     /// # Errors
     /// `Corrupt`, `FormatVersion`, `Io`; of what poisons, the store is poisoned.
     pub(super) fn take_over(&self) -> Result<()> {
-        self.check_directory()?;
+        self.log.directory.check(self.vfs.as_ref())?;
         let mut cursor = self.cursor.take(self.vfs.as_ref());
         self.follow_published(&mut cursor, self.log.published())?;
         self.follow_appended(&mut cursor)?;
@@ -154,22 +154,6 @@ impl Engine {
         log.restart(Some((segment.id, offset)), cursor.sequence);
         log.shared().set_writing(false);
         Ok(())
-    }
-
-    /// Refuses if another directory lies where the store was opened: files made by their paths
-    /// would be that one's.
-    fn check_directory(&self) -> Result<()> {
-        let path = &self.identity.path;
-        let found = self.vfs.directory_id(path);
-        if found.as_ref().is_ok_and(|found| *found == self.identity.id) {
-            return Ok(());
-        }
-        let moved = || std::io::Error::other("the directory was moved or replaced");
-        Err(Error::io(
-            "write to",
-            path,
-            found.err().unwrap_or_else(moved),
-        ))
     }
 }
 

@@ -190,22 +190,22 @@ impl WriterLock {
         state.queue.retain(|queued| !Arc::ptr_eq(queued, &signal));
         self.queued.fetch_sub(1, Ordering::Relaxed);
         let now = vfs.monotonic();
-        let holder = state.running.as_ref().map(|running| {
-            Box::new(Holder {
-                process_id: vfs.process_id(),
-                label: self.label_of(running).to_string(),
-                held_for: now.saturating_sub(running.since),
-            })
+        let here = state.running.as_ref().map(|running| Holder {
+            process_id: vfs.process_id(),
+            label: self.label_of(running).to_string(),
+            held_for: now.saturating_sub(running.since),
         });
         // The wake may have come to us just now; it is the next one's.
         let next = state.next_to_wake();
         drop(state);
         raise(next);
-        let path = engine.identity.path.clone();
+        // The thread before this one may itself wait, for another process.
+        let lock = &engine.process_lock;
+        let elsewhere = (!lock.holds()).then(|| lock.holder(vfs.as_ref())).flatten();
         Err(Error::LockTimeout {
-            path,
+            path: engine.identity.path.clone(),
             waited: now.saturating_sub(begun),
-            holder,
+            holder: elsewhere.or(here).map(Box::new),
         })
     }
 

@@ -2,18 +2,22 @@
 //!
 //! Opened once, with the store: a process that is out of descriptors can then still sync what it
 //! has created or renamed, and none of its roll-overs fails half-way for the want of one.
+//!
+//! Files are made, renamed and removed by their paths. If the directory was moved and another one
+//! lies in its place, these would be that one's: [`Directory::check`] comes before.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::Fault;
 use crate::error::{Error, Result};
-use crate::vfs::{Vfs, VfsDirectory};
+use crate::vfs::{DirectoryId, Vfs, VfsDirectory};
 
 /// An open directory.
 pub(crate) struct Directory {
     /// Its path, absolute.
     pub(crate) path: PathBuf,
+    id: DirectoryId,
     handle: Arc<dyn VfsDirectory>,
 }
 
@@ -26,8 +30,25 @@ impl Directory {
         let handle = vfs
             .directory(path)
             .map_err(|error| Error::io("open", path, error))?;
+        let id = vfs
+            .directory_id(path)
+            .map_err(|error| Error::io("look at", path, error))?;
         let path = path.to_owned();
-        Ok(Self { path, handle })
+        Ok(Self { path, id, handle })
+    }
+
+    /// Refuses if its path does not lead to it any more.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn check(&self, vfs: &dyn Vfs) -> Result<()> {
+        let found = vfs.directory_id(&self.path);
+        if found.as_ref().is_ok_and(|found| *found == self.id) {
+            return Ok(());
+        }
+        let moved = || std::io::Error::other("the directory was moved or replaced");
+        let cause = found.err().unwrap_or_else(moved);
+        Err(Error::io("write to", &self.path, cause))
     }
 
     /// Makes its entries durable.

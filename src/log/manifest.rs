@@ -42,6 +42,7 @@ pub(crate) fn load(vfs: &dyn Vfs, directory: &Path) -> Result<Option<Manifest>> 
 
 /// Replaces the manifest of `directory`; durable on return.
 pub(crate) fn save(vfs: &dyn Vfs, directory: &Directory, manifest: &Manifest) -> Result<(), Fault> {
+    directory.check(vfs).map_err(Fault::harmless)?;
     let temporary = directory.path.join(MANIFEST_TEMPORARY);
     let bytes = manifest.encode();
     let file = vfs

@@ -232,6 +232,7 @@ impl Writer {
         // Sealing syncs in every durability mode (log invariant 2).
         log.sync()?;
         let vfs = log.vfs.as_ref();
+        log.directory.check(vfs).map_err(Fault::harmless)?;
         let id = self.manifest.next_segment().ok_or_else(no_more_segments)?;
         let capacity = capacity_for(record_bytes, u64::from(log.segment_bytes));
         let header = SegmentHeader {

@@ -10,14 +10,14 @@ use happystore::{
 };
 
 /// A child that has a store open and does what it is told, a line at a time.
-struct Other {
+pub(crate) struct Other {
     child: Child,
     input: ChildStdin,
     output: BufReader<std::process::ChildStdout>,
 }
 
 impl Other {
-    fn open(path: &Path, how: &str) -> Self {
+    pub(crate) fn open(path: &Path, how: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -43,12 +43,12 @@ impl Other {
         other
     }
 
-    fn tell(&mut self, what: &str) {
+    pub(crate) fn tell(&mut self, what: &str) {
         writeln!(self.input, "{what}").unwrap();
     }
 
     /// The next line that is ours: the test harness of the child prints lines too.
-    fn answer(&mut self) -> String {
+    pub(crate) fn answer(&mut self) -> String {
         loop {
             let mut line = String::new();
             assert!(
@@ -61,7 +61,17 @@ impl Other {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        // SAFETY: it is our child, and nobody has waited for it.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    }
+
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -84,13 +94,23 @@ fn other_process() {
     };
     let store = options.open(&path).unwrap();
     println!("other: open");
-    for line in std::io::stdin().lines() {
+    let mut lines = std::io::stdin().lines();
+    while let Some(line) = lines.next() {
         match line.unwrap().as_str() {
             "close" => {
                 store.clone().close().unwrap();
                 println!("other: closed");
             }
             "write for ever" => write_for_ever(&store),
+            "hold until told" => {
+                let options = TxOptions::new().label("a long job");
+                let tx = store.begin_with(&options).unwrap();
+                println!("other: holding");
+                assert_eq!(lines.next().unwrap().unwrap(), "commit");
+                tx.set("a", &100).unwrap();
+                tx.commit().unwrap();
+                println!("other: committed");
+            }
             "hold and fork" => {
                 let _tx = store.begin().unwrap();
                 println!("other: {}", fork_and_stay());
@@ -292,6 +312,26 @@ fn a_transaction_of_another_process_is_named_to_those_who_wait_and_ends_with_it(
     assert_eq!(holder.process_id, other.child.id());
     assert_eq!(holder.label, "a long job");
     assert!(holder.held_for >= Duration::from_millis(50));
+    // Whoever waits behind a thread that waits for that process is told of the same holder.
+    let patient = Options::new()
+        .lock_timeout(Duration::from_secs(1))
+        .label("patient")
+        .open(directory.path())
+        .unwrap();
+    let told = std::thread::scope(|scope| {
+        let first = scope.spawn(|| patient.set("a", &2).unwrap_err());
+        std::thread::sleep(Duration::from_millis(200));
+        let second = store.set("a", &2).unwrap_err();
+        [second, first.join().unwrap()]
+    });
+    for error in told {
+        let Error::LockTimeout { holder, .. } = &error else {
+            panic!("{error}")
+        };
+        let holder = holder.as_ref().expect("the holder is known");
+        assert_eq!(holder.process_id, other.child.id(), "{error}");
+        assert_eq!(holder.label, "a long job");
+    }
     let opened = Options::new()
         .lock_timeout(Duration::ZERO)
         .open(directory.path());

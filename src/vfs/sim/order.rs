@@ -266,8 +266,11 @@ impl Checker<'_> {
         let synced_bytes = synced_bytes.map_or(0, |last| last + 1);
         let replaces = before[..synced_bytes] != bytes[..synced_bytes];
         let overwrites = segment.is_some() && !zeroes && replaces;
-        file.is_dirty = true;
-        file.unsynced_since.get_or_insert(self.position);
+        // Whatever the disk does to what is written over itself, it is the same afterwards.
+        if before != bytes || file.synced.len() < offset + bytes.len() as u64 {
+            file.is_dirty = true;
+            file.unsynced_since.get_or_insert(self.position);
+        }
         file.written_bytes = file.written_bytes.max(offset + bytes.len() as u64);
         Arc::make_mut(&mut file.cached).write(offset, bytes);
         if overwrites {

@@ -72,8 +72,6 @@ pub(super) struct Outcome {
     pub(super) overlapping: u64,
     /// Whether a failure happened or the store was closed, as planned.
     pub(super) had_trouble: bool,
-    /// Whether it was an opening that met the planned failure.
-    pub(super) has_failed_at_opening: bool,
     /// Whether that was the death of a process.
     pub(super) was_killed: bool,
     reasons: BTreeMap<u64, String>,
@@ -229,14 +227,12 @@ impl Plan {
         }
         drop(members);
         let commits = record.returned_count();
-        let has_failed_at_opening = record.has_failed_at_opening();
         let (mut history, reasons) = record.into_history();
         history.freeze();
         let had_trouble = world.faults_fired() > 0 || self.taste.trouble == Trouble::Close;
         let is_kill = matches!(self.taste.trouble, Trouble::Kill { .. });
         let setup = self.setup;
         Ok(Outcome {
-            has_failed_at_opening,
             was_killed: is_kill && world.faults_fired() > 0,
             overlapping: overlapping(journal.operations()),
             run: Run {

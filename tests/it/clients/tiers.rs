@@ -64,10 +64,8 @@ pub(super) fn check_plan(
 ) -> Result<(Outcome, Tally), String> {
     let outcome = plan.run()?;
     // A commit may be told of after a client that closes has written its seal mark, which is no
-    // commit's and need not be durable yet. An opening writes what is durable over itself, and if
-    // its sync fails that is taken for lost: the images show that it is not.
-    let look_at_order =
-        look_at_order && plan.taste.trouble != Trouble::Close && !outcome.has_failed_at_opening;
+    // commit's and need not be durable yet.
+    let look_at_order = look_at_order && plan.taste.trouble != Trouble::Close;
     if look_at_order {
         outcome.check_order()?;
     }

@@ -73,8 +73,6 @@ impl<'a> Together<'a> {
         tally: &'a Tally,
     ) -> io::Result<Self> {
         let mut random = Rng::with_seed(seed);
-        // Not left to the children: of those who come at once, some find no directory, then one.
-        std::fs::create_dir(directory.join("store"))?;
         let modes = &settings.modes;
         let at = usize::try_from(seed % modes.len() as u64).unwrap_or(0);
         Ok(Self {
