@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use happystore::{Durability, Options, Raw, Store};
+use happystore::{Access, Durability, Options, Raw, Store};
 
 use super::{Class, Peer};
 use crate::pairs::Pair;
@@ -10,6 +10,11 @@ use crate::pairs::Pair;
 struct Happystore(Store<Raw, [u8]>);
 
 pub fn open(directory: &Path, class: Class) -> Box<dyn Peer> {
+    open_as(directory, class, Access::Shared)
+}
+
+/// Opens it beside others or for this process alone.
+pub fn open_as(directory: &Path, class: Class, access: Access) -> Box<dyn Peer> {
     let durability = match class {
         Class::Kill => Durability::Os,
         Class::Power => Durability::Sync,
@@ -17,7 +22,8 @@ pub fn open(directory: &Path, class: Class) -> Box<dyn Peer> {
     let options = Options::new()
         .serializer(Raw)
         .byte_keys()
-        .durability(durability);
+        .durability(durability)
+        .access(access);
     Box::new(Happystore(options.open(directory).unwrap()))
 }
 
