@@ -1,11 +1,15 @@
 //! happystore with raw values and byte keys; a clone of the handle for each thread.
 
 use std::path::Path;
+use std::time::Duration;
 
 use happystore::{Access, Durability, Options, Raw, Store};
 
 use super::{Class, Peer};
 use crate::pairs::Pair;
+
+/// Who waits for another process to be done never gives up: how long it took is in the latencies.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
 
 struct Happystore(Store<Raw, [u8]>);
 
@@ -23,7 +27,8 @@ pub fn open_as(directory: &Path, class: Class, access: Access) -> Box<dyn Peer> 
         .serializer(Raw)
         .byte_keys()
         .durability(durability)
-        .access(access);
+        .access(access)
+        .lock_timeout(LOCK_TIMEOUT);
     Box::new(Happystore(options.open(directory).unwrap()))
 }
 
