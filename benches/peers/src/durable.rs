@@ -11,7 +11,7 @@ use std::slice;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use crate::asked::Plan;
+use crate::asked::{Part, Plan};
 use crate::figures::Figures;
 use crate::pairs::{Pair, pair};
 use crate::raw::RawLoop;
@@ -82,7 +82,7 @@ pub fn run(kind: &Kind, threads: usize, plan: &Plan) -> Result<Figures, String> 
     committers.insert(0, Committer::new(peer, 0));
 
     let before = committers[0].peer.commits_and_syncs();
-    let time = Duration::from_secs_f64(plan.seconds);
+    let time = Duration::from_secs_f64(plan.seconds(Part::Durable));
     let mut figures = if threads == 1 {
         let raw = RawLoop::new(&directory.path().join("raw"));
         raw.and_then(|raw| in_turn(&mut committers[0], raw, time))

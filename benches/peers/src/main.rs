@@ -1,17 +1,18 @@
 //! happystore beside other embedded stores: one program, all stores, each in a process of its own.
 //!
 //! ```sh
-//! cd benches/peers && cargo run --release -- [--only single|durable] [--help]
+//! cd benches/peers && cargo run --release -- [--only single|durable|processes] [--help]
 //! ```
 //!
-//! Building needs the Debian packages g++, clang and libclang-dev, for RocksDB, and many minutes.
+//! Building needs the Debian packages g++, clang and libclang-dev, for RocksDB, and many minutes;
+//! with `--no-default-features` neither, and RocksDB is left out.
 //!
 //! [`single`] is one thread's work, with commits that survive a killed process; [`durable`] is
-//! several threads that commit, and survive a power cut. Only stores of one durability class
-//! stand beside each other, see [`stores`]. Keys of 24 bytes, values of 150 random bytes, other
-//! ones for each key; what is read is checked.
+//! several threads that commit, and survive a power cut; [`processes`] is several processes on
+//! one store. Only stores of one durability class stand beside each other, see [`stores`]. Keys of
+//! 24 bytes, values of 150 random bytes, other ones for each key; what is read is checked.
 //!
-//! The program calls itself for each store, part and number of threads, and the children print
+//! The program calls itself for each store, part and number of threads or processes, and the children print
 //! their figures as lines. Cells that are compared are run one after the other; each round
 //! begins with another store.
 #![allow(
@@ -23,14 +24,15 @@ mod asked;
 mod durable;
 mod figures;
 mod pairs;
+mod processes;
 mod raw;
 mod report;
 mod single;
 mod stores;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
-use asked::{Asked, HELP, Part};
+use asked::{Asked, Cell, HELP, Part};
 use figures::Figures;
 use report::Column;
 use stores::Kind;
@@ -54,25 +56,36 @@ fn main() -> ExitCode {
 
 fn run(asked: &Asked) -> Result<(), String> {
     if let Some(kind) = asked.child {
-        let figures = match asked.parts[0] {
-            Part::Single => single::run(kind, &asked.plan)?,
-            Part::Durable => durable::run(kind, asked.threads[0], &asked.plan)?,
+        let figures = match (asked.cells()[0], asked.worker) {
+            (Cell::Single, _) => single::run(kind, &asked.plan)?,
+            (Cell::Durable { threads }, _) => durable::run(kind, threads, &asked.plan)?,
+            (Cell::Processes { work, processes }, Some(worker)) => {
+                processes::worker::run(asked, kind, work, processes, worker)?
+            }
+            (Cell::Processes { work, processes }, None) => {
+                processes::run(asked, kind, work, processes)?
+            }
         };
         print!("{}", figures.to_lines());
         return Ok(());
     }
-    touch_memory(asked.plan.keys);
+    touch_memory(match asked.parts[..] {
+        [Part::Processes] => asked.plan.shared_keys,
+        _ => asked.plan.keys,
+    });
     let mut columns: Vec<Column> = asked.stores.iter().map(|kind| column(kind)).collect();
     for round in 0..asked.rounds {
         for column in &mut columns {
             column.rounds.push(Figures::default());
         }
-        for (part, threads) in cells(asked) {
+        for cell in asked.cells() {
             for turn in 0..columns.len() {
                 let at = (turn + round) % columns.len();
                 let column = &mut columns[at];
-                let figures = run_child(asked, column.kind, part, threads, round)?;
-                column.rounds[round].rows.extend(figures.rows);
+                if can_run(column.kind, cell) {
+                    let figures = run_child(asked, column.kind, cell, round)?;
+                    column.rounds[round].rows.extend(figures.rows);
+                }
             }
         }
     }
@@ -87,46 +100,23 @@ fn column(kind: &'static Kind) -> Column {
     }
 }
 
-/// What each store runs, a process each: a part, and how many threads.
-fn cells(asked: &Asked) -> Vec<(Part, usize)> {
-    let mut cells = Vec::new();
-    if asked.parts.contains(&Part::Single) {
-        cells.push((Part::Single, 1));
+fn can_run(kind: &Kind, cell: Cell) -> bool {
+    match cell {
+        Cell::Processes { work, .. } => work.is_for(kind),
+        Cell::Single | Cell::Durable { .. } => true,
     }
-    if asked.parts.contains(&Part::Durable) {
-        cells.extend(
-            asked
-                .threads
-                .iter()
-                .map(|threads| (Part::Durable, *threads)),
-        );
-    }
-    cells
 }
 
 /// Runs one cell in a process of its own, so that none inherits another's memory.
-fn run_child(
-    asked: &Asked,
-    kind: &Kind,
-    part: Part,
-    threads: usize,
-    round: usize,
-) -> Result<Figures, String> {
-    let (only, what) = match part {
-        Part::Single => ("single", "single".to_owned()),
-        Part::Durable => ("durable", format!("durable, {threads} at once")),
-    };
+fn run_child(asked: &Asked, kind: &Kind, cell: Cell, round: usize) -> Result<Figures, String> {
     let (round, rounds) = (round + 1, asked.rounds);
-    eprintln!("round {round} of {rounds}: {what}: {}", kind.title);
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new(program)
-        .args(["--child", kind.name, "--only", only])
-        .args(["--threads", &threads.to_string()])
-        .args(["--keys", &asked.plan.keys.to_string()])
-        .args(["--seconds", &asked.plan.seconds.to_string()])
-        .arg("--directory")
-        .arg(&asked.plan.directory)
-        .stderr(Stdio::inherit())
+    eprintln!(
+        "round {round} of {rounds}: {}: {}",
+        cell.title(),
+        kind.title
+    );
+    let output = asked
+        .child_of(kind, cell, &asked.plan.directory)?
         .output()
         .map_err(|error| error.to_string())?;
     if !output.status.success() {

@@ -28,3 +28,26 @@ pub fn pair(number: u64, round: u64) -> Pair {
     }
     (key, value)
 }
+
+/// A value that tells whose it is: of the key of `number`, and the `stamp` of who has set it. The
+/// rest of it is random, and another one for each of the two.
+pub fn stamped(number: u64, stamp: u64) -> [u8; 150] {
+    let mut value = [0; 150];
+    let seed = mix(number ^ mix(stamp));
+    for (at, piece) in value.chunks_mut(8).enumerate() {
+        let word = match at {
+            0 => mix(number),
+            1 => stamp,
+            _ => mix(seed.wrapping_add(at as u64)),
+        };
+        piece.copy_from_slice(&word.to_le_bytes()[..piece.len()]);
+    }
+    value
+}
+
+/// The stamp of a value that was made by [`stamped`] for this number, as far as a glance can tell.
+pub fn stamp_of(number: u64, value: &[u8]) -> Option<u64> {
+    let word = |at: usize| Some(u64::from_le_bytes(value.get(at..at + 8)?.try_into().ok()?));
+    let stamp = word(8)?;
+    (value.len() == 150 && word(0)? == mix(number)).then_some(stamp)
+}

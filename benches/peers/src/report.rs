@@ -3,6 +3,7 @@
 use crate::asked::{Asked, Part};
 use crate::durable::{self, COMMITS, OF_RAW, OF_RAW_P50, RAW};
 use crate::figures::{Figures, median, show_rounds};
+use crate::processes::table;
 use crate::single::{BATCHES, HIT, KILL_ROWS, MISS, OVERWRITES, RANGE, SCAN, SETS};
 use crate::stores::Kind;
 
@@ -23,18 +24,24 @@ impl Column {
 
     /// A store without kill-safe commits stands in some rows without being compared.
     fn is_ranked(&self, row: &str) -> bool {
-        self.kind.kill_safe || !KILL_ROWS.contains(&row)
+        let is_unsafe = !self.kind.kill_safe && KILL_ROWS.contains(&row);
+        !is_unsafe && !table::is_durable_alone(self, row)
     }
 
     fn cell(&self, row: &str) -> String {
-        let mark = if self.is_ranked(row) { "" } else { " *" };
-        format!("{}{mark}", show_rounds(row, self.values(row)))
+        let values = self.values(row);
+        let mark = match self.is_ranked(row) || values.is_empty() {
+            true => "",
+            false if table::is_mine(row) => " †",
+            false => " *",
+        };
+        format!("{}{mark}", show_rounds(row, values))
     }
 }
 
 /// Prints everything.
 pub fn print(asked: &Asked, columns: &[Column]) {
-    let of_durable = |row: &str| row.contains(": ");
+    let of_durable = |row: &str| row.contains(": ") && !table::is_mine(row);
     let rounds = match asked.rounds {
         1 => "one round".to_owned(),
         rounds => format!("median of {rounds} rounds (least–most)"),
@@ -47,13 +54,13 @@ pub fn print(asked: &Asked, columns: &[Column]) {
         );
         println!("Higher is better, but for memory, disk and opening. * does not survive a kill:");
         println!("redb cannot without a sync, this is its `None`, and stands unranked.\n");
-        print_table(columns, |row| !of_durable(row));
+        print_table(columns, |row| !of_durable(row) && !table::is_mine(row));
     }
     if asked.parts.contains(&Part::Durable) {
         println!("Commits of one set each; they survive a power cut.");
         println!(
             "Keys of 24 B, values of 150 B; {} s a cell; {rounds}.",
-            asked.plan.seconds
+            asked.plan.seconds(Part::Durable)
         );
         println!(
             "The raw loop writes 210 B into written space and calls fdatasync: it ran in turn"
@@ -61,11 +68,20 @@ pub fn print(asked: &Asked, columns: &[Column]) {
         println!("with the store in whose column it stands.\n");
         print_table(columns, of_durable);
     }
+    if asked.parts.contains(&Part::Processes) {
+        table::print(asked, columns, &rounds);
+    }
     print_ratios(asked, columns);
     print_warnings(columns);
 }
 
-fn print_table(columns: &[Column], wanted: impl Fn(&str) -> bool) {
+/// Prints the rows that are wanted, and the stores that have any of them.
+pub fn print_table(columns: &[Column], wanted: impl Fn(&str) -> bool) {
+    let has_any = |column: &&Column| {
+        let rows = column.rounds.iter().flat_map(|round| &round.rows);
+        rows.into_iter().any(|(row, _)| wanted(row))
+    };
+    let columns: Vec<&Column> = columns.iter().filter(has_any).collect();
     let titles: Vec<&str> = columns.iter().map(|column| column.kind.title).collect();
     println!("| | {} |", titles.join(" | "));
     println!("|---|{}", "---:|".repeat(titles.len()));
@@ -105,22 +121,31 @@ fn print_ratios(asked: &Asked, columns: &[Column]) {
             print_ratio(ours, rocksdb, &durable::row(threads, COMMITS));
         }
     }
+    let peers = columns
+        .iter()
+        .filter(|peer| peer.kind.name != ours.kind.name);
+    let peers: Vec<&Column> = peers.collect();
     for row in [SETS, OVERWRITES, BATCHES, HIT, MISS, RANGE, SCAN] {
-        let peers = columns
-            .iter()
-            .filter(|peer| peer.kind.name != ours.kind.name);
-        let best = peers
-            .filter(|peer| peer.is_ranked(row))
-            .filter_map(|peer| Some((median(peer.values(row))?, peer)))
-            .max_by(|(one, _), (other, _)| one.total_cmp(other));
-        if let Some((_, best)) = best {
+        if let Some(best) = best(&peers, row) {
             print_ratio(ours, best, row);
         }
     }
+    table::print_ratios(asked, ours, &peers);
     println!();
 }
 
-fn print_ratio(ours: &Column, other: &Column, row: &str) {
+/// The one with the highest figure in a row, of those that are compared there.
+pub fn best<'a>(peers: &[&'a Column], row: &str) -> Option<&'a Column> {
+    peers
+        .iter()
+        .filter(|peer| peer.is_ranked(row))
+        .filter_map(|peer| Some((median(peer.values(row))?, *peer)))
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, peer)| peer)
+}
+
+/// Prints in what proportion `ours` is to `other`, in one row.
+pub fn print_ratio(ours: &Column, other: &Column, row: &str) {
     let rounds = ours.rounds.iter().zip(&other.rounds);
     let ratios = rounds.filter_map(|(ours, other)| Some(ours.get(row)? / other.get(row)?));
     let ratios: Vec<f64> = ratios.collect();

@@ -1,15 +1,24 @@
 //! happystore with raw values and byte keys; a clone of the handle for each thread.
 
 use std::path::Path;
+use std::time::Duration;
 
-use happystore::{Durability, Options, Raw, Store};
+use happystore::{Access, Durability, Options, Raw, Store};
 
 use super::{Class, Peer};
 use crate::pairs::Pair;
 
+/// Who waits for another process to be done never gives up: how long it took is in the latencies.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
+
 struct Happystore(Store<Raw, [u8]>);
 
 pub fn open(directory: &Path, class: Class) -> Box<dyn Peer> {
+    open_as(directory, class, Access::Shared)
+}
+
+/// Opens it beside others or for this process alone.
+pub fn open_as(directory: &Path, class: Class, access: Access) -> Box<dyn Peer> {
     let durability = match class {
         Class::Kill => Durability::Os,
         Class::Power => Durability::Sync,
@@ -17,7 +26,9 @@ pub fn open(directory: &Path, class: Class) -> Box<dyn Peer> {
     let options = Options::new()
         .serializer(Raw)
         .byte_keys()
-        .durability(durability);
+        .durability(durability)
+        .access(access)
+        .lock_timeout(LOCK_TIMEOUT);
     Box::new(Happystore(options.open(directory).unwrap()))
 }
 

@@ -12,11 +12,15 @@
 //! | SQLite | WAL, `synchronous=OFF` | WAL, `synchronous=FULL` |
 //!
 //! All may cache 4 GiB, or map as much as there is.
+//!
+//! Several processes may open happystore, LMDB, SQLite and redb in its multi-writer mode, which
+//! has commits of `Power` alone. RocksDB and fjall are one process's.
 
 mod fjall;
-mod happystore;
+pub mod happystore;
 mod lmdb;
 mod redb;
+#[cfg(feature = "rocksdb")]
 mod rocksdb;
 mod sqlite;
 
@@ -59,46 +63,57 @@ pub struct Kind {
     /// Whether it has a commit of [`Class::Kill`].
     pub kill_safe: bool,
     /// Opens it in a directory that is there, and makes it if there is none.
-    pub open: fn(&Path, Class) -> Box<dyn Peer>,
+    pub open: Open,
+    /// The same for one of several processes, if it can be open in several.
+    pub share: Option<Open>,
 }
 
+pub type Open = fn(&Path, Class) -> Box<dyn Peer>;
+
 /// What stands beside each other.
-pub static STORES: [Kind; 6] = [
+pub static STORES: &[Kind] = &[
     Kind {
         name: "happystore",
         title: "happystore",
         kill_safe: true,
         open: happystore::open,
+        share: Some(happystore::open),
     },
+    #[cfg(feature = "rocksdb")]
     Kind {
         name: "rocksdb",
         title: "RocksDB",
         kill_safe: true,
         open: rocksdb::open,
+        share: None,
     },
     Kind {
         name: "lmdb",
         title: "LMDB",
         kill_safe: true,
         open: lmdb::open,
+        share: Some(lmdb::open),
     },
     Kind {
         name: "redb",
         title: "redb",
         kill_safe: false,
         open: redb::open,
+        share: Some(redb::share),
     },
     Kind {
         name: "fjall",
         title: "fjall",
         kill_safe: true,
         open: fjall::open,
+        share: None,
     },
     Kind {
         name: "sqlite",
         title: "SQLite WAL",
         kill_safe: true,
         open: sqlite::open,
+        share: Some(sqlite::open),
     },
 ];
 

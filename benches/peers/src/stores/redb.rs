@@ -1,9 +1,13 @@
 //! redb with one table; one handle for all threads.
+//!
+//! Several processes open it in its mode `MultiWriter`, which refuses commits without a sync.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{
+    ConcurrencyMode, Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction,
+};
 
 use super::{CACHE_BYTES, Class, Peer};
 use crate::pairs::Pair;
@@ -16,7 +20,16 @@ struct Redb {
 }
 
 pub fn open(directory: &Path, class: Class) -> Box<dyn Peer> {
+    open_in(ConcurrencyMode::ExclusiveWriter, directory, class)
+}
+
+pub fn share(directory: &Path, class: Class) -> Box<dyn Peer> {
+    open_in(ConcurrencyMode::MultiWriter, directory, class)
+}
+
+fn open_in(mode: ConcurrencyMode, directory: &Path, class: Class) -> Box<dyn Peer> {
     let database = Database::builder()
+        .set_concurrency_mode(mode)
         .set_cache_size(CACHE_BYTES)
         .create(directory.join("redb"))
         .unwrap();

@@ -1,9 +1,12 @@
 //! SQLite in WAL mode with cached statements and no row ids; a connection for each thread.
+//!
+//! A set is a statement of its own: it takes the right to write before it reads anything, as
+//! `BEGIN IMMEDIATE` does, and needs no retries of ours.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{CACHE_BYTES, Class, Peer};
 use crate::pairs::Pair;
@@ -54,7 +57,10 @@ impl Peer for Sqlite {
     }
 
     fn set_batch(&mut self, pairs: &[Pair]) {
-        let transaction = self.connection.transaction().unwrap();
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .unwrap();
         {
             let mut statement = transaction.prepare_cached(UPSERT).unwrap();
             for (key, value) in pairs {
