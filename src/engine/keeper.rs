@@ -71,7 +71,9 @@ impl Engine {
         if !self.process_lock.holds() {
             return self.fall_asleep();
         }
-        if is_used && !is_wanted {
+        // One who keeps the lock for ever would never be told that nobody else respects it.
+        let is_stale = self.process_lock.removed_file().is_some();
+        if is_used && !is_wanted && !is_stale {
             return Next::After(KEEP);
         }
         // Whoever runs at this moment gives it up himself, or is looked at next time.

@@ -18,7 +18,7 @@ use super::recovery::Recovery;
 use super::refresh::attach;
 use super::writer_lock::WriterLock;
 use super::{Counters, Engine, Identity, Opening, deferred, registry, snapshot};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{KeyKind, Manifest};
 use crate::index::Index;
 use crate::log::directory::Directory;
@@ -164,7 +164,11 @@ fn open_engine(
     let company = lock.enter(vfs.as_ref(), deadline, timeout.is_zero())?;
     lock.sign(vfs.as_ref(), &settings.label, begun);
     let recovered = recover(vfs, directory, settings, wanted, &lock, company);
-    match recovered.and_then(|recovered| lock.let_others_in().map(|()| recovered)) {
+    let let_in = |recovered| match company {
+        Company::Alone => lock.let_others_in().map(|()| recovered),
+        Company::Others => Ok(recovered),
+    };
+    match recovered.and_then(let_in) {
         Ok(recovered) => {
             if settings.access == Access::Shared {
                 lock.leave_turns(vfs.as_ref());
@@ -173,12 +177,26 @@ fn open_engine(
             if settings.access == Access::Shared && engine.process_lock.holds() {
                 engine.look_after_lock();
             }
+            mend_after_death(&engine)?;
             Ok(engine)
         }
         Err(error) => {
             lock.leave(vfs.as_ref());
             Err(error)
         }
+    }
+}
+
+/// Has the log's end mended if a process died in the middle of a change. If one is in the middle of
+/// a change now, whoever takes the lock from that one will.
+fn mend_after_death(engine: &Arc<Engine>) -> Result<()> {
+    let is_writer = engine.identity.access == Access::Shared;
+    if !is_writer || !engine.log.shared().is_writing() {
+        return Ok(());
+    }
+    match Engine::begin(engine, Duration::ZERO, None) {
+        Err(error) if error.kind() != ErrorKind::LockTimeout => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -228,7 +246,7 @@ fn recover(
     let log = make_log(opened);
     let filled = match settings.access {
         Access::ReadOnly => read(log, settings, manifest, make_log)?,
-        Access::Shared | Access::Exclusive => join(log, settings, manifest, company)?,
+        Access::Shared | Access::Exclusive => join(log, settings, manifest, company, lock)?,
     };
     let (log, index, writer) = filled;
     Ok(Recovered {
@@ -242,19 +260,27 @@ fn recover(
 /// A log, what its keys are, and where it ends.
 type Filled = (Log, Index, Writer);
 
-/// Fills the index of one who writes too. Who is alone, or comes after a failure or a death in the
-/// middle of a change, recovers the log; others take it as the shared words tell.
-fn join(log: Log, settings: &Settings, manifest: Manifest, company: Company) -> Result<Filled> {
+/// Fills the index of one who writes too. Who is alone, or comes after a failure, recovers the log.
+/// Others follow what is published, as readers do, while those
+/// who have the store open write on: what is appended behind that they walk over before they
+/// write themselves.
+fn join(
+    log: Log,
+    settings: &Settings,
+    manifest: Manifest,
+    company: Company,
+    lock: &ProcessLock,
+) -> Result<Filled> {
     let shared = log.shared().clone();
+    // An end that somebody died in front of is mended by the next owner of the lock, and a sync that
+    // somebody died in by the next leader. Without an id of the boot nobody knows how old the page is.
     let is_sound = company == Company::Others
         && shared.is_of(log.page_of())
-        && !shared.is_writing()
-        && shared.await_leader(log.vfs.as_ref())
+        && log.page_of().boot != 0
         && !shared.has_unmended_failure();
     if is_sound {
-        let (log, index, writer) = follow_others(log, settings, manifest, false)?;
-        shared.set_owner();
-        return Ok((log, index, writer));
+        lock.leave_turns(log.vfs.as_ref());
+        return follow_others(log, settings, manifest);
     }
     if company == Company::Alone || !shared.is_of(log.page_of()) {
         shared.clear();
@@ -283,7 +309,7 @@ fn read(
     make_log: impl FnOnce(Directory) -> Log,
 ) -> Result<Filled> {
     if log.shared().is_of(log.page_of()) {
-        return follow_others(log, settings, manifest, true);
+        return follow_others(log, settings, manifest);
     }
     log.stand_still();
     let (vfs, directory) = (log.vfs.clone(), log.directory.path.clone());
@@ -296,18 +322,13 @@ fn read(
         let opened = Directory::open(vfs.as_ref(), &directory)?;
         let log = make_log(opened);
         let manifest = log.load_manifest()?;
-        return follow_others(log, settings, manifest, true);
+        return follow_others(log, settings, manifest);
     }
     Ok((log, index, recovered?))
 }
 
 /// Fills the index with what the shared words tell of.
-fn follow_others(
-    log: Log,
-    settings: &Settings,
-    manifest: Manifest,
-    is_reader: bool,
-) -> Result<Filled> {
+fn follow_others(log: Log, settings: &Settings, manifest: Manifest) -> Result<Filled> {
     let index = Index::new();
     let mut bytes_done = 0;
     let mut report = |done: u32| {
@@ -318,7 +339,7 @@ fn follow_others(
             keys: index.keys(),
         });
     };
-    let writer = attach(&log, &index, manifest, &mut report, is_reader)?;
+    let writer = attach(&log, &index, manifest, &mut report)?;
     Ok((log, index, writer))
 }
 

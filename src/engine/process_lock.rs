@@ -46,6 +46,8 @@ pub(super) struct ProcessLock {
     open: Option<Arc<dyn VfsFile>>,
     /// The page of `STATE`, where it can be mapped.
     page: Option<Arc<dyn SharedPage>>,
+    /// `STATE` as a file; none for readers.
+    state: Option<Arc<dyn VfsFile>>,
     /// Whether this process holds `LOCK`. Changed by the holder of the writer lock between threads.
     holds: AtomicBool,
     /// When it took it, and when its last turn began, in nanoseconds.
@@ -84,12 +86,18 @@ impl ProcessLock {
         };
         let open = open_file(vfs, directory, file_name::OPEN, is_reader)?;
         let page = open_page(vfs, directory, access)?;
+        let state = if is_reader {
+            None
+        } else {
+            open_file(vfs, directory, file_name::STATE, false)?
+        };
         Ok(Self {
             directory: directory.to_owned(),
             access,
             lock,
             open,
             page,
+            state,
             holds: AtomicBool::new(false),
             taken_at: AtomicU64::new(0),
             last_began: AtomicU64::new(0),
@@ -126,6 +134,7 @@ impl ProcessLock {
                     && let Some(page) = &self.page
                 {
                     Shared::new(vfs, page.clone()).invalidate();
+                    self.invalidate_file()?;
                 }
                 return Ok(company);
             }
@@ -139,6 +148,16 @@ impl ProcessLock {
             vfs.sleep(pause.min(deadline.saturating_sub(now)));
             pause = (pause * 2).min(RETRY_MAX);
         }
+    }
+
+    /// The same by a write, for those who can map what this process could not.
+    fn invalidate_file(&self) -> Result<()> {
+        let Some(state) = &self.state else {
+            return Ok(());
+        };
+        state
+            .write_at(0, &[0; 8])
+            .map_err(|error| Error::io("write", &self.directory.join(file_name::STATE), error))
     }
 
     /// Tries `OPEN`, as far as this access needs it; `None` if others keep it out.
@@ -228,7 +247,35 @@ impl ProcessLock {
         self.taken_at
             .store(nanos(vfs.monotonic()), Ordering::Relaxed);
         self.holds.store(true, Ordering::SeqCst);
-        Ok(())
+        self.check_files(vfs)
+    }
+
+    /// Gives up and refuses if `LOCK` or `STATE` was removed: whoever comes now has others, and does
+    /// not know of this process.
+    fn check_files(&self, vfs: &dyn Vfs) -> Result<()> {
+        let Some(name) = self.removed_file() else {
+            return Ok(());
+        };
+        self.leave_turns(vfs);
+        let cause = "it was removed while the store was open; close the store in all processes, \
+                     then open it again";
+        let path = self.directory.join(name);
+        Err(Error::io("lock", &path, std::io::Error::other(cause)))
+    }
+
+    /// Which file of those that all processes must share is gone.
+    pub(super) fn removed_file(&self) -> Option<&'static str> {
+        let files = [
+            (&self.lock, file_name::LOCK),
+            (&self.state, file_name::STATE),
+        ];
+        let is_gone = |file: &Option<Arc<dyn VfsFile>>| {
+            file.as_ref()
+                .is_some_and(|file| file.is_unlinked().unwrap_or(false))
+        };
+        files
+            .into_iter()
+            .find_map(|(file, name)| is_gone(file).then_some(name))
     }
 
     /// Notes that another process had `LOCK` before, at `now`.

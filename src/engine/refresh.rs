@@ -14,10 +14,10 @@
 
 use std::sync::atomic::Ordering;
 
+use super::Engine;
 use super::baton::Held;
 use super::recovery::sealed_end;
 use super::replay::{Readers, Sink, replay};
-use super::{Engine, Horizon};
 use crate::error::{Error, Result};
 use crate::format::header::SEGMENT_HEADER_BYTES;
 use crate::format::manifest::{Manifest, SegmentEntry};
@@ -39,14 +39,15 @@ impl Engine {
     pub(crate) fn catch_up(&self) -> Result<()> {
         let published = self.log.published();
         let visible = self.log.visible();
-        if published <= visible.load(Ordering::Acquire) {
-            return Ok(());
-        }
+        // First, and by a word that lies beside the one before: what this one shows may be lost.
         if let Err(cause) = self.log.check_history() {
             // Nothing of the index may be of the log that is there now.
             let path = self.identity.path.clone();
             let cause = cause.to_string().into();
             return Err(Error::Poisoned { path, cause });
+        }
+        if published <= visible.load(Ordering::Acquire) {
+            return Ok(());
         }
         if published <= self.applied.load(Ordering::Acquire) {
             visible.fetch_max(published, Ordering::AcqRel);
@@ -86,7 +87,6 @@ impl Engine {
     /// # Errors
     /// `Corrupt`, `FormatVersion`, `Io`; of what poisons, the store is poisoned.
     pub(super) fn take_over(&self) -> Result<()> {
-        self.log.directory.check(self.vfs.as_ref())?;
         let mut cursor = self.cursor.take(self.vfs.as_ref());
         self.follow_published(&mut cursor, self.log.published())?;
         self.follow_appended(&mut cursor)?;
@@ -103,7 +103,8 @@ impl Engine {
         let horizon = self.horizon();
         let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
         let followed = follow(&self.log, cursor, appended, &mut sink)
-            .and_then(|()| stand_at_end(&self.log, cursor, &mut sink));
+            .and_then(|()| stand_at_end(&self.log, cursor, &mut sink))
+            .and_then(|()| check_end(&self.log, cursor));
         self.applied.store(cursor.sequence, Ordering::Release);
         followed
     }
@@ -114,6 +115,9 @@ impl Engine {
     /// CRASH: the mark that somebody writes stays until all is done; the next owner comes here too.
     fn mend_end(&self, cursor: &mut Writer) -> Result<(), Fault> {
         let log = &self.log;
+        log.directory
+            .check(self.vfs.as_ref())
+            .map_err(Fault::harmless)?;
         tracing::warn!(
             path = %log.directory.path.display(),
             "a process died while it wrote; the end of the log is looked at"
@@ -132,6 +136,8 @@ impl Engine {
         )?;
         let horizon = self.horizon();
         let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
+        // CRASH: before the mark goes, so that the owner before comes here too.
+        log.shared().set_owner();
         let Some(last) = cursor.manifest.segments.last().copied() else {
             log.shared().set_writing(false);
             return Ok(());
@@ -323,8 +329,7 @@ pub(super) fn before_all(manifest: Manifest) -> Writer {
     }
 }
 
-/// Fills `index` with what is published, and what is appended behind that. The caller holds the
-/// writer lock, or reads alone and stops at what is published.
+/// Fills `index` with what is published.
 ///
 /// # Errors
 /// As [`follow`].
@@ -333,7 +338,6 @@ pub(super) fn attach(
     index: &Index,
     manifest: Manifest,
     report: &mut dyn FnMut(u32),
-    is_reader: bool,
 ) -> Result<Writer> {
     log.open_segments(&manifest)?;
     let mut cursor = before_all(manifest);
@@ -342,20 +346,6 @@ pub(super) fn attach(
     sink.report = Some(report);
     follow(log, &mut cursor, published, &mut sink)?;
     log.visible().store(published, Ordering::Release);
-    if !is_reader {
-        let horizon = Horizon {
-            visible: published,
-            pinned: Vec::new(),
-        };
-        let mut sink = Sink::new(index, Readers::Some(&horizon));
-        follow(
-            log,
-            &mut cursor,
-            log.shared().get(Number::Sequence),
-            &mut sink,
-        )?;
-        stand_at_end(log, &mut cursor, &mut sink)?;
-    }
     Ok(cursor)
 }
 
@@ -380,6 +370,30 @@ fn stand_at_end(log: &Log, cursor: &mut Writer, sink: &mut Sink<'_>) -> Result<(
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses if something lies behind the end that the page tells of, and nobody died in front of
+/// it: the page is of another time than the log, as when one of them was put back.
+fn check_end(log: &Log, cursor: &Writer) -> Result<()> {
+    let Some(active) = &cursor.active else {
+        return Ok(());
+    };
+    if log.shared().is_writing() {
+        return Ok(());
+    }
+    let left = active
+        .segment
+        .file_bytes()?
+        .saturating_sub(active.end)
+        .min(4);
+    let behind = active.segment.view(active.end, left as usize)?;
+    if behind.iter().all(|&byte| byte == 0) {
+        return Ok(());
+    }
+    let path = log.directory.path.join(crate::log::file_name::STATE);
+    let cause = "there are records behind the end of the log that it tells of, one of both was put \
+                 back; close the store in all processes, then open it again";
+    Err(Error::io("follow", &path, std::io::Error::other(cause)))
 }
 
 /// Reads the manifest if there is a newer one than the cursor's.

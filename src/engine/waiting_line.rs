@@ -12,11 +12,8 @@
 
 use std::time::Duration;
 
+use crate::log::shared::{DRAWN, SERVED};
 use crate::vfs::{LockKind, SharedPage, Vfs, VfsFile};
-
-/// The last ticket that was drawn, and the last that was served.
-const DRAWN: usize = 9;
-const SERVED: usize = 10;
 
 /// The bells of the line: a ticket's is one of these. Bell 0 is another room's.
 const FIRST_BELL: usize = 1;

@@ -25,7 +25,7 @@ pub(crate) use order::{KeyBounds, is_empty};
 pub(crate) use versions::Horizon;
 use versions::Versions;
 
-/// Memory of an entry beyond its key, for statistics: the entry, its node in the skiplist.
+/// Memory of an entry but for a key that lies apart, for statistics: the entry, its node in the skiplist.
 const ENTRY_OVERHEAD_BYTES: u64 = size_of::<Entry>() as u64 + 16 + 48;
 
 /// Memory of a waiting entry, for statistics.
@@ -37,14 +37,51 @@ const PRUNE_AT_ONCE: usize = 256;
 
 /// A key and its versions.
 pub(crate) struct Entry {
-    key: Box<[u8]>,
+    key: EntryKey,
     versions: RwLock<Versions>,
+}
+
+/// Keys up to this long lie in their entries: to compare one is to read what was read anyway.
+const INLINE_KEY_BYTES_MAX: usize = 30;
+
+/// The bytes of a key.
+enum EntryKey {
+    Inline {
+        len: u8,
+        bytes: [u8; INLINE_KEY_BYTES_MAX],
+    },
+    Apart(Box<[u8]>),
+}
+
+impl From<&[u8]> for EntryKey {
+    fn from(key: &[u8]) -> Self {
+        let mut bytes = [0; INLINE_KEY_BYTES_MAX];
+        match (u8::try_from(key.len()), bytes.get_mut(..key.len())) {
+            (Ok(len), Some(place)) => {
+                place.copy_from_slice(key);
+                Self::Inline { len, bytes }
+            }
+            _ => Self::Apart(key.into()),
+        }
+    }
+}
+
+/// What a key takes beside its entry.
+fn bytes_apart(key: &[u8]) -> u64 {
+    if key.len() > INLINE_KEY_BYTES_MAX {
+        key.len() as u64
+    } else {
+        0
+    }
 }
 
 impl Entry {
     /// The key.
     pub(crate) fn key(&self) -> &[u8] {
-        &self.key
+        match &self.key {
+            EntryKey::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            EntryKey::Apart(bytes) => bytes,
+        }
     }
 
     /// What a reader at `sequence` sees of this key: its version, unless it is a tombstone.
@@ -234,7 +271,7 @@ impl Index {
         self.order.insert(entry.clone());
         self.entries.fetch_add(1, Ordering::Relaxed);
         self.key_bytes
-            .fetch_add(key.len() as u64, Ordering::Relaxed);
+            .fetch_add(bytes_apart(key), Ordering::Relaxed);
         if version.is_tombstone() {
             self.wait(version.sequence, &entry);
         }
@@ -251,7 +288,7 @@ impl Index {
                 self.order.remove(entry.key());
                 self.entries.fetch_sub(1, Ordering::Relaxed);
                 self.key_bytes
-                    .fetch_sub(entry.key().len() as u64, Ordering::Relaxed);
+                    .fetch_sub(bytes_apart(entry.key()), Ordering::Relaxed);
             }
             dead
         });

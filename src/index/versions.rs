@@ -26,9 +26,37 @@ impl Horizon {
 #[derive(Debug)]
 pub(crate) struct Versions {
     newest: Version,
-    /// Newest first. Most keys have none; a key that is overwritten again and again keeps the
-    /// allocation for one.
-    older: Box<[Version]>,
+    older: Older,
+}
+
+/// What lies below a key's newest version, newest first. Most keys have none, and one that is
+/// overwritten again and again has one, which needs no place of its own.
+#[derive(Debug, Default)]
+enum Older {
+    #[default]
+    None,
+    One(Version),
+    More(Box<[Version]>),
+}
+
+impl Older {
+    fn as_slice(&self) -> &[Version] {
+        match self {
+            Self::None => &[],
+            Self::One(version) => std::slice::from_ref(version),
+            Self::More(versions) => versions,
+        }
+    }
+}
+
+impl From<Vec<Version>> for Older {
+    fn from(versions: Vec<Version>) -> Self {
+        match versions[..] {
+            [] => Self::None,
+            [version] => Self::One(version),
+            _ => Self::More(versions.into_boxed_slice()),
+        }
+    }
 }
 
 impl Versions {
@@ -36,7 +64,7 @@ impl Versions {
     pub(crate) fn new(newest: Version) -> Self {
         Self {
             newest,
-            older: Box::default(),
+            older: Older::None,
         }
     }
 
@@ -51,6 +79,7 @@ impl Versions {
             return Some(self.newest);
         }
         self.older
+            .as_slice()
             .iter()
             .find(|version| version.sequence <= sequence)
             .copied()
@@ -61,37 +90,36 @@ impl Versions {
     pub(crate) fn push(&mut self, version: Version, horizon: &Horizon) -> bool {
         let below = std::mem::replace(&mut self.newest, version);
         let only_below_is_seen = horizon.pinned.is_empty() && below.sequence <= horizon.visible;
-        if only_below_is_seen && let [slot] = self.older.as_mut() {
-            *slot = below;
+        if only_below_is_seen && !matches!(self.older, Older::More(_)) {
+            self.older = Older::One(below);
             return false;
         }
-        let mut list = Vec::with_capacity(self.older.len() + 1);
+        let older = self.older.as_slice();
+        let mut list = Vec::with_capacity(older.len() + 1);
         list.push(below);
-        list.extend_from_slice(&self.older);
+        list.extend_from_slice(older);
         prune(&mut list, version.sequence, horizon);
-        self.older = list.into_boxed_slice();
-        self.older.len() > 1
+        self.older = list.into();
+        matches!(self.older, Older::More(_))
     }
 
     /// How many there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        1 + self.older.len()
+        1 + self.older.as_slice().len()
     }
 
     /// Puts `version` in place of all others: for replaying, when nobody reads yet.
     pub(crate) fn replace(&mut self, version: Version) {
         self.newest = version;
-        self.older = Box::default();
+        self.older = Older::None;
     }
 
     /// Drops what nobody at `horizon` can see.
     pub(crate) fn prune(&mut self, horizon: &Horizon) {
-        if !self.older.is_empty() {
-            let mut list = std::mem::take(&mut self.older).into_vec();
-            prune(&mut list, self.newest.sequence, horizon);
-            self.older = list.into_boxed_slice();
-        }
+        let mut list = self.older.as_slice().to_vec();
+        prune(&mut list, self.newest.sequence, horizon);
+        self.older = list.into();
     }
 }
 
@@ -127,7 +155,7 @@ mod tests {
     }
 
     fn sequences(versions: &Versions) -> Vec<u64> {
-        let all = std::iter::once(&versions.newest).chain(versions.older.iter());
+        let all = std::iter::once(&versions.newest).chain(versions.older.as_slice());
         all.map(|version| version.sequence).collect()
     }
 

@@ -123,6 +123,9 @@ pub(crate) struct GroupSync<N, W, F> {
     numbers: N,
     /// The number of failures that this process knows to be mended.
     mended: AtomicU64,
+    /// The number of those that were mended before this process looked at the log: more, and
+    /// another one has recovered it since.
+    history: AtomicU64,
     /// What is told of the failures of others.
     foreign: F,
     state: Mutex<State<W, F>>,
@@ -182,6 +185,7 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
         };
         Self {
             mended: AtomicU64::new(numbers.get(Number::Failures)),
+            history: AtomicU64::new(numbers.get(Number::Mended)),
             numbers,
             foreign,
             state: Mutex::new(state),
@@ -201,6 +205,7 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
     /// Takes the first `failures` as mended: the caller has recovered the log since.
     pub(crate) fn mend(&self, failures: u64) {
         self.mended.store(failures, Ordering::SeqCst);
+        self.history.store(failures, Ordering::SeqCst);
     }
 
     /// The shared numbers.
@@ -249,7 +254,7 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
     /// Refuses if another process has recovered the log since this one opened it: what this one
     /// had appended may be lost, and others may have appended in its place.
     pub(crate) fn check_history(&self) -> Result<(), F> {
-        if self.numbers.get(Number::Mended) > self.mended.load(Ordering::SeqCst) {
+        if self.numbers.get(Number::Mended) != self.history.load(Ordering::Relaxed) {
             return Err(self.foreign.clone());
         }
         Ok(())
@@ -273,8 +278,7 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
     /// Tells all processes that a write or a sync has failed.
     pub(crate) fn tell_failure(&self) {
         let failures = self.numbers.get(Number::Failures);
-        self.numbers
-            .raise(Number::Failures, failures.saturating_add(1));
+        self.numbers.raise(Number::Failures, failures + 1);
     }
 
     /// What one who wants `wanted` is to do. Whoever is told to lead must end a sync, whatever

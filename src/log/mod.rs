@@ -198,11 +198,15 @@ impl Log {
     /// # Errors
     /// `Corrupt`, also if there is none any more; `FormatVersion`, `Io`.
     pub(crate) fn load_manifest(&self) -> Result<Manifest> {
+        self.directory.check(self.vfs.as_ref())?;
         let path = &self.directory.path;
-        manifest::load(self.vfs.as_ref(), path)?.ok_or_else(|| {
-            let path = path.join(file_name::MANIFEST);
-            Error::corrupt(&path, 0, "it is gone, though the store is open")
-        })
+        let refuse = |what| Error::corrupt(&path.join(file_name::MANIFEST), 0, what);
+        let manifest = manifest::load(self.vfs.as_ref(), path)?
+            .ok_or_else(|| refuse("it is gone, though the store is open"))?;
+        if manifest.store_id != self.page_of.store_id {
+            return Err(refuse("it is another store's, though this one is open"));
+        }
+        Ok(manifest)
     }
 
     fn gone(&self, id: u32, offset: u32) -> Error {

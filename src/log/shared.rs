@@ -25,8 +25,8 @@
 //! | 28 | whether somebody waits for that one to end |
 //! | 29 | how long the last sync took, in nanoseconds |
 //! | 32 | the sequence number up to which readers see |
+//! | 33 | how many failures were mended by opening again |
 //! | 40 | how many writes or syncs have failed |
-//! | 41 | how many of those were mended by opening again |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +43,16 @@ const BOOT: usize = 1;
 const STORE: [usize; 2] = [2, 3];
 const DIRECTORY: usize = 4;
 const OWNER: usize = 8;
+/// The last ticket of the waiting line that was drawn, and the last that was served.
+pub(crate) const DRAWN: usize = 9;
+pub(crate) const SERVED: usize = 10;
 const WRITING: usize = 20;
 const GENERATION: usize = 21;
 const LEADER: usize = 27;
 const SOMEBODY_WAITS: usize = 28;
 const SYNC_NANOS: usize = 29;
-const MENDED: usize = 41;
+const MENDED: usize = 33;
+const FAILURES: usize = 40;
 
 /// The bell of those who wait for the leader of a sync.
 const LEADER_BELL: usize = 0;
@@ -114,7 +118,7 @@ fn word(number: Number) -> usize {
         Number::Taken => 25,
         Number::Expected => 26,
         Number::Visible => 32,
-        Number::Failures => 40,
+        Number::Failures => FAILURES,
         Number::Mended => MENDED,
     }
 }
@@ -135,7 +139,9 @@ impl Shared {
     /// Whether the page means something, and is of this store.
     pub(crate) fn is_of(&self, store: &PageOf) -> bool {
         let [first, second] = halves(&store.store_id);
+        // Where boots cannot be told apart, no page tells of more than those who have it open.
         self.page.load(IS_VALID) == VALID
+            && store.boot != 0
             && self.page.load(BOOT) == store.boot
             && self.page.load(STORE[0]) == first
             && self.page.load(STORE[1]) == second
@@ -147,12 +153,16 @@ impl Shared {
         self.page.store(IS_VALID, 0);
     }
 
-    /// Forgets what a page may say that nobody else relies on.
+    /// Forgets what a page may say that nobody else relies on: whatever lies there, it harms
+    /// nobody from now on. The caller is alone, or the page is of another store.
     pub(crate) fn clear(&self) {
         self.invalidate();
-        for word in [19, 20, 25, 26, 27, 28, 29] {
+        for word in [19, 20, 25, 26, 27, 28, 29, MENDED, FAILURES] {
             self.page.store(word, 0);
         }
+        // Who waits for the lock finds its ticket served, and draws another one.
+        let drawn = self.page.load(DRAWN);
+        self.page.store(SERVED, drawn);
     }
 
     /// Says that the page means something, and of which store.
@@ -227,15 +237,6 @@ impl Shared {
     /// The leader.
     pub(crate) fn try_lead(&self) -> Result<(), u64> {
         self.page.compare_exchange(LEADER, 0, self.me).map(|_| ())
-    }
-
-    /// Waits for the leader, if there is one. False if it has not ended: it may have died, and
-    /// nobody knows what its sync said.
-    pub(crate) fn await_leader(&self, vfs: &dyn Vfs) -> bool {
-        match self.page.load(LEADER) {
-            0 => true,
-            leader => self.wait_for_leader(vfs, leader),
-        }
     }
 
     /// Ends this process's lead, and wakes those of others who wait for that.

@@ -233,7 +233,7 @@ impl GrowingTail {
                 return Err(Error::io("sync", &log.directory.path, cause));
             }
         };
-        if overtakes {
+        if overtakes && self.shared().get(Number::Durable) < target.end.position {
             // The sync of one who died may have failed, and nobody was told.
             let from = self.synced_upto(id).max(SEGMENT_HEADER_BYTES);
             if let Err(fault) = repair::rewrite(&segment, from, offset) {

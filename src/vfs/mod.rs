@@ -298,6 +298,14 @@ pub trait VfsFile: Send + Sync {
     /// What the machine says.
     fn len(&self) -> io::Result<u64>;
 
+    /// Whether no name leads to the file any more: whoever opens it by its path gets another one.
+    ///
+    /// # Errors
+    /// What the machine says.
+    fn is_unlinked(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Reads into `out` from `offset`; fewer bytes than asked only at the end of the file.
     ///
     /// # Errors

@@ -169,3 +169,74 @@ fn a_process_that_takes_the_store_for_something_else_is_refused_and_harms_nobody
     assert_eq!(impatient(path).get("a").unwrap(), Some(2));
     other.kill();
 }
+
+/// What other processes then open is not what this one has: nothing more is written beside them.
+#[test]
+fn a_file_of_locks_that_was_removed_is_told_of_and_nobody_writes_beside_another() {
+    for name in ["LOCK", "STATE"] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = impatient(directory.path());
+        store.set("a", &1).unwrap();
+        // Longer than the lock is kept for nothing.
+        std::thread::sleep(Duration::from_millis(50));
+        fs::remove_file(directory.path().join(name)).unwrap();
+        let mut other = Other::open(directory.path(), "");
+        other.tell("increment");
+        assert_eq!(other.answer(), "2");
+        let refused = store.set("a", &10);
+        assert_refused(refused, ErrorKind::Io, &[name, "was removed", "close"]);
+        other.tell("increment");
+        assert_eq!(other.answer(), "3");
+        other.kill();
+        drop(store);
+        let store = impatient(directory.path());
+        assert_eq!(store.get("a").unwrap(), Some(3));
+        store.verify().unwrap();
+        store.set("a", &4).unwrap();
+    }
+}
+
+/// A busy process never asks for the lock again: it is told all the same.
+#[test]
+fn a_process_that_writes_without_a_pause_notices_that_its_lock_was_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new().durability(Durability::Os);
+    let store = options.open(directory.path()).unwrap();
+    store.set("a", &0).unwrap();
+    fs::remove_file(directory.path().join("LOCK")).unwrap();
+    let begun = Instant::now();
+    let error = loop {
+        if let Err(error) = store.set("a", &1) {
+            break error;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it writes on");
+    };
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(store.get("a").unwrap(), Some(1));
+}
+
+/// As after the disk was put back to an earlier moment while a reader had the store open.
+#[test]
+fn an_older_page_than_the_log_is_told_of_and_nothing_is_written_over_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("STATE");
+    let store = impatient(directory.path());
+    store.set("a", &1).unwrap();
+    let old = fs::read(&state).unwrap();
+    store.set("a", &2).unwrap();
+    store.set("b", &2).unwrap();
+    drop(store);
+    let reader = Other::open(directory.path(), "read");
+    // Written in place: the reader keeps its page.
+    fs::write(&state, old).unwrap();
+    let store = impatient(directory.path());
+    assert_refused(store.set("c", &3), ErrorKind::Io, &["STATE", "put back"]);
+    drop(store);
+    reader.kill();
+    let store = impatient(directory.path());
+    assert_eq!(
+        store.bulk_get::<i32>(["a", "b", "c"]).unwrap(),
+        [Some(2), Some(2), None]
+    );
+    store.set("c", &3).unwrap();
+}

@@ -41,7 +41,7 @@ const STORED_BYTES_MAX: usize = 16 << 10;
 /// A [`VfsFile`] of the operating system.
 #[derive(Debug)]
 pub(super) struct OsFile {
-    /// Made by the first lock; goes before the descriptor is closed.
+    /// Of files that locks are taken on; goes before the descriptor is closed.
     guarded: OnceLock<fork::Guarded>,
     file: File,
     known_len: AtomicU64,
@@ -82,8 +82,13 @@ impl OsFile {
         if !found.is_file() {
             return Err(irregular(system::type_name(found.file_type())));
         }
+        let guarded = OnceLock::new();
+        if mode == OpenMode::WriteOrCreate {
+            // A file of locks. One that is only read may be one too: see `try_lock`.
+            guarded.get_or_init(|| fork::Guarded::new(system::descriptor(&file)));
+        }
         Ok(Self {
-            guarded: OnceLock::new(),
+            guarded,
             file,
             known_len: AtomicU64::new(found.len()),
             mapping: OnceLock::new(),
@@ -215,6 +220,10 @@ fn irregular(what: &str) -> io::Error {
 impl VfsFile for OsFile {
     fn len(&self) -> io::Result<u64> {
         self.refresh_len()
+    }
+
+    fn is_unlinked(&self) -> io::Result<bool> {
+        Ok(system::has_no_name(&self.file.metadata()?))
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {

@@ -32,6 +32,7 @@ static GUARDED: [AtomicI32; GUARDED_MAX] = [const { AtomicI32::new(NONE) }; GUAR
 #[derive(Debug)]
 pub(super) struct Guarded {
     place: Option<&'static AtomicI32>,
+    descriptor: i32,
 }
 
 impl Guarded {
@@ -44,6 +45,7 @@ impl Guarded {
         };
         Self {
             place: GUARDED.iter().find(is_taken),
+            descriptor,
         }
     }
 }
@@ -51,7 +53,9 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            place.store(NONE, Ordering::Relaxed);
+            // In a forked child it is not there any more, and the place may be another one's.
+            let (gone, relaxed) = (NONE, Ordering::Relaxed);
+            let _ = place.compare_exchange(self.descriptor, gone, relaxed, relaxed);
         }
     }
 }
@@ -83,16 +87,17 @@ fn register() {
     assert_eq!(failure, 0, "no memory to register a fork handler");
 }
 
-/// In a child: puts the null device in the place of every guarded descriptor.
+/// In a child: puts the null device in the place of every guarded descriptor. They are guarded no
+/// more: the child may close them, and use their numbers for something else.
 #[cfg(unix)]
 fn give_up_copies() {
     let mut null = NONE;
     for place in &GUARDED {
-        let descriptor = place.load(Ordering::Relaxed);
+        let descriptor = place.swap(NONE, Ordering::Relaxed);
         if descriptor == NONE {
             continue;
         }
-        // SAFETY: both calls are safe in signal handlers, and the path ends with a zero. `descriptor`
+        // SAFETY: all calls are safe in signal handlers, and the path ends with a zero. `descriptor`
         // is a copy of one that its owner has not closed (invariant 2): nobody in this process
         // relies on what it leads to, because its owner refuses to use it after a fork. That
         // nothing else has got its number is why it is replaced and not closed.
@@ -101,7 +106,8 @@ fn give_up_copies() {
                 null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
             }
             if null != NONE {
-                libc::dup3(null, descriptor, libc::O_CLOEXEC);
+                libc::dup2(null, descriptor);
+                libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
             }
         }
     }

@@ -43,6 +43,11 @@ pub(super) fn descriptor(file: &File) -> i32 {
     file.as_raw_fd()
 }
 
+/// Whether a file has been removed while it is open.
+pub(super) fn has_no_name(metadata: &Metadata) -> bool {
+    metadata.nlink() == 0
+}
+
 /// What a file type is called in messages.
 pub(super) fn type_name(file_type: FileType) -> &'static str {
     if file_type.is_dir() {
@@ -145,10 +150,9 @@ pub(super) fn wake_all(_word: &AtomicU32) {}
 /// What tells the times between two boots of the machine apart; 1 where the machine does not say.
 pub(super) fn boot_id() -> u64 {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mix = |id: u64, digit| (id ^ u64::from(digit)).wrapping_mul(0x0100_0000_01b3);
     let digits = text.bytes().filter(u8::is_ascii_hexdigit);
     digits
-        .fold(1_u64, |id, digit| {
-            (id ^ u64::from(digit)).wrapping_mul(0x0100_0000_01b3)
-        })
-        .max(1)
+        .fold(None, |id, digit| Some(mix(id.unwrap_or(1), digit).max(1)))
+        .unwrap_or(0)
 }
