@@ -25,20 +25,19 @@ pub enum Access {
     /// Reads and writes, beside any number of other processes of this host; the directory must be on
     /// a local file system.
     ///
-    /// Opening waits for the write transaction that is running, up to the lock timeout. A process
-    /// that dies, at whatever moment, leaves nothing that keeps others waiting, unless a child that it
-    /// has forked lives on. One that is stopped within a write transaction does: they get `LockTimeout`.
+    /// Opening waits for the write transaction that is running, up to the lock timeout. A process that
+    /// dies, at whatever moment, leaves nothing that keeps others waiting. One that is stopped (SIGSTOP)
+    /// within a write transaction, or while it writes all the time, does: they get `LockTimeout`.
     #[default]
     Shared,
-    /// Reads and writes, with nobody beside, neither writers nor readers; works on network file systems too, as far as their
-    /// locks and syncs can be trusted.
+    /// Reads and writes, with nobody beside; works on network file systems too, as far as their locks
+    /// and syncs can be trusted.
     Exclusive,
     /// Reads alone, beside any number of processes that read or write; the store must exist.
     ///
     /// Nothing in the directory is changed, not even repaired. What is shown is what those who write
-    /// have published. If they have died, what they had written but not published is found by the
-    /// next one who opens the store to write: until then nobody knows what became of a commit that
-    /// gave an error. Readers do not see what is written by a process that came later if the
+    /// have published. What they had written and not published when they died is found by the next one
+    /// who opens the store to write: until then nobody knows whether it was committed. Readers do not see what is written by a process that came later if the
     /// directory had no `STATE` file when they opened it: a copy that was made without it, say.
     ReadOnly,
 }
@@ -61,8 +60,9 @@ pub enum Durability {
     /// The disk: it survives a killed process and a power cut.
     #[default]
     Sync,
-    /// The operating system; the disk within this delay, by a sync in the background. A power
-    /// cut takes at most what was committed within the delay. From one millisecond to an hour.
+    /// The operating system; the disk within this delay, by a sync in the background. A power cut
+    /// takes at most what was committed within the delay; of a process that was killed before its
+    /// sync, what others have not synced since, as with `Os`. From one millisecond to an hour.
     ///
     /// A failed background sync is told by the next write, and by `close`. As with `Os`, a commit
     /// waits for the sync of a [`Durability::Sync`] commit before it, and shares its failure.

@@ -18,6 +18,7 @@ mod model;
 mod nesting;
 mod opening;
 mod panics;
+mod process_cases;
 mod process_guards;
 mod process_kills;
 mod processes;

@@ -18,7 +18,18 @@ pub(crate) struct Other {
 
 impl Other {
     pub(crate) fn open(path: &Path, how: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let command = Command::new(std::env::current_exe().unwrap());
+        Self::run(command, path, how).expect("it runs")
+    }
+
+    /// The same, run by another program; `None` if that one cannot be run.
+    pub(crate) fn start(mut command: Command, path: &Path, how: &str) -> Option<Self> {
+        command.arg(std::env::current_exe().unwrap());
+        Self::run(command, path, how)
+    }
+
+    fn run(mut command: Command, path: &Path, how: &str) -> Option<Self> {
+        let mut child = command
             .args([
                 "--exact",
                 "processes::other_process",
@@ -31,7 +42,7 @@ impl Other {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
+            .ok()?;
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut other = Self {
@@ -39,8 +50,9 @@ impl Other {
             input,
             output,
         };
-        assert_eq!(other.answer(), "open");
-        other
+        let first = other.next_answer()?;
+        assert_eq!(first, "open");
+        Some(other)
     }
 
     pub(crate) fn tell(&mut self, what: &str) {
@@ -49,14 +61,17 @@ impl Other {
 
     /// The next line that is ours: the test harness of the child prints lines too.
     pub(crate) fn answer(&mut self) -> String {
+        self.next_answer().expect("the other process has ended")
+    }
+
+    fn next_answer(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
-            assert!(
-                self.output.read_line(&mut line).unwrap() > 0,
-                "the other process has ended"
-            );
+            if self.output.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
             if let Some((_, answer)) = line.trim_end().split_once("other: ") {
-                return answer.to_owned();
+                return Some(answer.to_owned());
             }
         }
     }
@@ -102,6 +117,16 @@ fn other_process() {
                 println!("other: closed");
             }
             "write for ever" => write_for_ever(&store),
+            "250 threads" => {
+                increment_in_threads(&store);
+                println!("other: done");
+            }
+            "write alone" => {
+                for number in 0..ALONE_COMMITS {
+                    store.set("a", &number).unwrap();
+                }
+                println!("other: done");
+            }
             "hold until told" => {
                 let options = TxOptions::new().label("a long job");
                 let tx = store.begin_with(&options).unwrap();
@@ -152,6 +177,24 @@ fn fork_and_open(path: &Path) -> bool {
     // SAFETY: waits for the child made above, with a valid place for its status.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     status == 0
+}
+
+/// How many commits one who writes alone does.
+pub(crate) const ALONE_COMMITS: i32 = 100_000;
+
+/// Adds one to the same key in 250 threads at once.
+fn increment_in_threads(store: &Store) {
+    std::thread::scope(|scope| {
+        for _ in 0..250 {
+            scope.spawn(|| {
+                let options = TxOptions::new().timeout(Duration::from_mins(2));
+                let tx = store.begin_with(&options).unwrap();
+                let next = tx.get::<i32>("a").unwrap().unwrap_or(0) + 1;
+                tx.set("a", &next).unwrap();
+                tx.commit().unwrap();
+            });
+        }
+    });
 }
 
 /// Forks a child that does nothing, for as long as its standard input is open.
