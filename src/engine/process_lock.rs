@@ -250,8 +250,8 @@ impl ProcessLock {
         self.check_files(vfs)
     }
 
-    /// Gives up and refuses if `LOCK` or `STATE` was removed: whoever comes now has others, and does
-    /// not know of this process.
+    /// Gives up and refuses if one of the files was removed: whoever comes now has another one, and
+    /// does not know of this process.
     fn check_files(&self, vfs: &dyn Vfs) -> Result<()> {
         let Some(name) = self.removed_file() else {
             return Ok(());
@@ -267,6 +267,7 @@ impl ProcessLock {
     pub(super) fn removed_file(&self) -> Option<&'static str> {
         let files = [
             (&self.lock, file_name::LOCK),
+            (&self.open, file_name::OPEN),
             (&self.state, file_name::STATE),
         ];
         let is_gone = |file: &Option<Arc<dyn VfsFile>>| {

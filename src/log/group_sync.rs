@@ -428,13 +428,12 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
         self.wake_some();
     }
 
-    /// Refuses if this process has failed, or another one.
+    /// Refuses if this process has failed, or another one. A `failure` of this process that the
+    /// others were not told of yet is none yet: nobody is told of one after which somebody still
+    /// writes.
     fn check(&self, failure: Option<F>) -> Result<(), F> {
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
         if self.others_failed() {
-            return Err(self.foreign.clone());
+            return Err(failure.unwrap_or_else(|| self.foreign.clone()));
         }
         Ok(())
     }

@@ -173,7 +173,7 @@ fn a_process_that_takes_the_store_for_something_else_is_refused_and_harms_nobody
 /// What other processes then open is not what this one has: nothing more is written beside them.
 #[test]
 fn a_file_of_locks_that_was_removed_is_told_of_and_nobody_writes_beside_another() {
-    for name in ["LOCK", "STATE"] {
+    for name in ["LOCK", "OPEN", "STATE"] {
         let directory = tempfile::tempdir().unwrap();
         let store = impatient(directory.path());
         store.set("a", &1).unwrap();

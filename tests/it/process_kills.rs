@@ -174,17 +174,19 @@ fn check(store: &Store, dead: &[(u64, Option<u64>)]) {
 
 #[test]
 fn killed_processes_lose_nothing_they_told_and_keep_nobody_waiting() {
-    let directory = tempfile::tempdir().unwrap();
     let mut random = Random::new(1);
     let (mut kills, mut next_id) = (0, 0);
-    let mut start = || {
-        next_id += 1;
-        Writer::start(directory.path(), next_id)
-    };
-    let mut dead = Vec::new();
     let mut longest = Duration::ZERO;
-    let mut beside = Some(options().open(directory.path()).unwrap());
     while kills < KILLS {
+        // A store of its own for each round: others write while one opens, the more the longer it
+        // takes.
+        let directory = tempfile::tempdir().unwrap();
+        let mut start = || {
+            next_id += 1;
+            Writer::start(directory.path(), next_id)
+        };
+        let mut dead = Vec::new();
+        let mut beside = Some(options().open(directory.path()).unwrap());
         let mut writers: Vec<Writer> = (0..WRITERS).map(|_| start()).collect();
         // All kinds of death but for the last round's are of one writer beside others.
         for _ in 0..6 {
@@ -222,7 +224,6 @@ fn killed_processes_lose_nothing_they_told_and_keep_nobody_waiting() {
         let store = store.unwrap_or_else(|| options().open(directory.path()).unwrap());
         check(&store, &dead);
         store.verify().unwrap();
-        beside = Some(store);
     }
     eprintln!("{kills} processes killed; others went on within {longest:?}");
 }
