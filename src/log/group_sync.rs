@@ -136,6 +136,8 @@ struct State<W, F> {
     /// How many syncs have ended.
     ended: u64,
     failure: Option<F>,
+    /// Whether the other processes were told of it.
+    is_told: bool,
     sync_count: u64,
     waiting: VecDeque<(Wanted, W)>,
     to_wake: VecDeque<W>,
@@ -178,6 +180,7 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
             is_syncing: false,
             ended: 0,
             failure: None,
+            is_told: false,
             sync_count: 0,
             waiting: VecDeque::new(),
             to_wake: VecDeque::new(),
@@ -228,8 +231,7 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
         }
         numbers.release(Number::Appended, end.position);
         numbers.set(Number::Sequence, end.sequence);
-        let failure = self.lock().failure.clone();
-        self.check(failure)?;
+        self.check()?;
         // Looked at after the sequence number was set: whoever raises the durable looks at them
         // the other way round, so that one of us sees the other.
         if !is_awaited && numbers.get(Number::Awaited) <= numbers.get(Number::Durable) {
@@ -289,16 +291,13 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
     pub(crate) fn todo(&self, wanted: Wanted, brought: Option<W>) -> Result<Todo<W>, F> {
         let mut brought = brought;
         loop {
-            let (ended, failure) = {
-                let state = self.lock();
-                (state.ended, state.failure.clone())
-            };
+            let ended = self.lock().ended;
             if self.has(wanted) {
                 // Looked at afterwards: what is wanted may be of another history.
                 self.check_history()?;
                 return Ok(Todo::Nothing);
             }
-            self.check(failure)?;
+            self.check()?;
             let mut state = self.lock();
             if state.ended != ended {
                 // It may have brought what is wanted, and looks no more for who waits.
@@ -356,9 +355,10 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
             // Before the others are told: to the threads of this process it is no foreign one.
             self.lock().failure = Some(failure.clone());
             self.tell_failure();
+            self.lock().is_told = true;
         }
         // What others have failed to write may be among what this sync took for written.
-        let counts = synced.is_ok() && self.check(None).is_ok();
+        let counts = synced.is_ok() && self.check().is_ok();
         if let Some(target) = target.filter(|_| counts) {
             self.publish(target);
         }
@@ -428,11 +428,14 @@ impl<N: Numbers, W: Wake + Clone, F: Clone> GroupSync<N, W, F> {
         self.wake_some();
     }
 
-    /// Refuses if this process has failed, or another one. A `failure` of this process that the
-    /// others were not told of yet is none yet: nobody is told of one after which somebody still
-    /// writes.
-    fn check(&self, failure: Option<F>) -> Result<(), F> {
-        if self.others_failed() {
+    /// Refuses if this process has failed, or another one. A failure of this process that the others
+    /// were not told of yet is none yet: nobody hears of one after which somebody still writes.
+    fn check(&self) -> Result<(), F> {
+        let (failure, is_told) = {
+            let state = self.lock();
+            (state.failure.clone(), state.is_told)
+        };
+        if is_told || self.others_failed() {
             return Err(failure.unwrap_or_else(|| self.foreign.clone()));
         }
         Ok(())
