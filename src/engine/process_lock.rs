@@ -12,6 +12,7 @@
 //! | `Exclusive` | as long as it is open | exclusive |
 //! | `ReadOnly` | never | shared |
 
+use std::io::ErrorKind::{NotFound, UnexpectedEof};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,7 +24,7 @@ use crate::error::{Error, Holder, Result, is_disk_full};
 use crate::log::file_name;
 use crate::log::shared::Shared;
 use crate::options::Access;
-use crate::vfs::{LockKind, NodeKind, OpenMode, SharedPage, Vfs, VfsFile};
+use crate::vfs::{LockKind, OpenMode, SharedPage, Vfs, VfsFile};
 
 /// How long between two looks at `OPEN`, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(1);
@@ -413,7 +414,7 @@ fn open_file(
         error if !is_reader && is_disk_full(&error) => Error::create(&path, error),
         error => Error::io("open", &path, error),
     };
-    if is_reader && vfs.node(&path).map_err(open_error)? != Some(NodeKind::File) {
+    if is_reader && vfs.node(&path).map_err(open_error)?.is_none() {
         return Ok(None);
     }
     let mode = if is_reader {
@@ -424,8 +425,9 @@ fn open_file(
     vfs.open(&path, mode).map(Some).map_err(open_error)
 }
 
-/// Opens the page of `STATE`. A reader of a store that has none goes without; so does
-/// `Access::Exclusive` where it cannot be mapped, with a page of its own.
+/// Opens the page of `STATE`. A reader of a store that has none goes without, and sees nothing of what
+/// others write; so it may not go without for another reason. `Access::Exclusive` takes a page of its
+/// own where it cannot be mapped.
 fn open_page(
     vfs: &dyn Vfs,
     directory: &Path,
@@ -433,7 +435,12 @@ fn open_page(
 ) -> Result<Option<Arc<dyn SharedPage>>> {
     let path = directory.join(file_name::STATE);
     match access {
-        Access::ReadOnly => Ok(vfs.shared_page(&path, OpenMode::Read).ok()),
+        Access::ReadOnly => match vfs.shared_page(&path, OpenMode::Read) {
+            Ok(page) => Ok(Some(page)),
+            // Not there, or not yet as long as it is going to be.
+            Err(error) if matches!(error.kind(), NotFound | UnexpectedEof) => Ok(None),
+            Err(error) => Err(Error::io("map", &path, error)),
+        },
         Access::Exclusive => {
             let page = vfs.shared_page(&path, OpenMode::WriteOrCreate);
             Ok(Some(page.unwrap_or_else(|_| vfs.private_page())))

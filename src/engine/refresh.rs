@@ -71,11 +71,11 @@ impl Engine {
             }
             let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
             let followed = follow(&self.log, cursor, published, &mut sink);
-            // What came before an error is in the index all the same, and may hide what was. In this
-            // order: who sees how far the index is must not go to where something was dropped.
-            visible.fetch_max(published.min(cursor.sequence), Ordering::AcqRel);
-            self.applied.store(cursor.sequence, Ordering::Release);
+            // After an error readers stay where they were, which is pinned: what came before the error
+            // is in the index all the same, and may have dropped what lies between.
             followed?;
+            visible.fetch_max(published, Ordering::AcqRel);
+            self.applied.store(cursor.sequence, Ordering::Release);
             while self.index.prune(&self.horizon(), 0) {}
         }
         Ok(())

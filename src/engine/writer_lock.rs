@@ -289,6 +289,11 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         // It may have been closed while this thread waited: nobody would give that lock back.
         engine.check_open()?;
         let (vfs, lock) = (engine.vfs.as_ref(), &engine.process_lock);
+        if !lock.holds() {
+            // What it has missed it need not follow while all others wait for it. OK because it
+            // tries again with the lock, and is told then.
+            let _ = engine.catch_up();
+        }
         lock.take(vfs, self.began, deadline, once)?;
         lock.sign(vfs, label.unwrap_or(&engine.writer_lock.label), self.began);
         let shared = engine.log.shared();

@@ -243,3 +243,25 @@ fn a_reader_that_syncs_does_nothing() {
     assert_eq!(reader.get("a").unwrap(), Some(2));
     reader.close().unwrap();
 }
+
+/// Whatever fails while it opens: a reader that has opened does not stay behind.
+#[test]
+fn a_reader_whose_opening_met_a_failure_follows_others_or_has_not_opened() {
+    for nth in 1.. {
+        let world = World::new(nth);
+        let writer = open(&world, 4096).unwrap();
+        writer.set("a", &1).unwrap();
+        let fault = Fault::once(FaultEffect::Clean, io::ErrorKind::PermissionDenied);
+        world.fail_call(nth, fault);
+        let options = Options::new().vfs(world.process());
+        let opened: happystore::Result<Store> = options.access(Access::ReadOnly).open("/d");
+        if world.faults_fired() == 0 {
+            assert!(opened.is_ok(), "{opened:?}");
+            break;
+        }
+        world.heal();
+        let Ok(reader) = opened else { continue };
+        writer.set("a", &2).unwrap();
+        assert_eq!(reader.get("a").unwrap(), Some(2), "call {nth} had failed");
+    }
+}
