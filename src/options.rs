@@ -449,8 +449,8 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     /// was.
     ///
     /// # Durability
-    /// A store that was made is on disk when this returns. After a crash, what a reader sees
-    /// from now on is durable.
+    /// A store that was made is on disk when this returns. After a crash, what a reader sees from
+    /// now on is durable; a commit that is not there though its process died will not come later.
     ///
     /// # Blocking
     /// Waits for another process up to the lock timeout; reads the log.

@@ -177,7 +177,9 @@ fn open_engine(
             if settings.access == Access::Shared && engine.process_lock.holds() {
                 engine.look_after_lock();
             }
-            mend_after_death(&engine)?;
+            let passed = vfs.monotonic().saturating_sub(begun);
+            let settled = settle(&engine, timeout.saturating_sub(passed));
+            settled.inspect_err(|_| engine.process_lock.leave(vfs.as_ref()))?;
             Ok(engine)
         }
         Err(error) => {
@@ -187,17 +189,23 @@ fn open_engine(
     }
 }
 
-/// Has the log's end mended if a process died in the middle of a change. If one is in the middle of
-/// a change now, whoever takes the lock from that one will.
-fn mend_after_death(engine: &Arc<Engine>) -> Result<()> {
-    let is_writer = engine.identity.access == Access::Shared;
-    if !is_writer || !engine.log.shared().is_writing() {
+/// Sees to it that the commit of a process that died is there from now on, or never: who finds after
+/// a death that something is not there may rely on that. So the log's end is mended if somebody
+/// died in front of it, and what is appended and not visible yet is waited for. If nobody gives the
+/// lock up in time, whoever takes it next mends.
+fn settle(engine: &Arc<Engine>, timeout: Duration) -> Result<()> {
+    let shared = engine.log.shared();
+    if engine.identity.access != Access::Shared {
         return Ok(());
     }
-    match Engine::begin(engine, Duration::ZERO, None) {
-        Err(error) if error.kind() != ErrorKind::LockTimeout => Err(error),
-        _ => Ok(()),
+    if shared.is_writing() {
+        match Engine::begin(engine, timeout, None) {
+            Err(error) if error.kind() != ErrorKind::LockTimeout => return Err(error),
+            _ => {}
+        }
     }
+    // CRASH: who died between its append and its sync has left this.
+    engine.wait_visible(shared.get(Number::Sequence))
 }
 
 /// What there is of an engine before anybody may use it.

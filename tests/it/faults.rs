@@ -265,3 +265,64 @@ fn a_reader_whose_opening_met_a_failure_follows_others_or_has_not_opened() {
         assert_eq!(reader.get("a").unwrap(), Some(2), "call {nth} had failed");
     }
 }
+
+/// Where a process dies.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    AtCall(u64),
+    AtStore(u64),
+}
+
+/// Two processes have the store open, and one of them dies within its commit, as `death` says. True
+/// if it did die; then what a third one finds of that commit stays so.
+fn what_is_found_stays(death: Death, durability: Durability, access: Access) -> bool {
+    let world = World::new(1);
+    let killed = world.process();
+    let open = |vfs, access| -> Store {
+        let options = Options::new().vfs(vfs).access(access);
+        options.durability(durability).open("/d").unwrap()
+    };
+    let store = open(killed.clone(), Access::Shared);
+    store.set("a", &1).unwrap();
+    rest(&world);
+    let beside = open(world.process(), access);
+    match death {
+        Death::AtCall(nth) => world.fail_call(nth, Fault::kill()),
+        Death::AtStore(nth) => world.kill_at_store(nth),
+    }
+    store.bulk_set([("a", 2), ("b", 2)]).ok();
+    if world.is_alive(&killed) {
+        return false;
+    }
+    drop(store);
+    let opened = open(world.process(), Access::Shared);
+    let found: (Option<i32>, Option<i32>) = (opened.get("a").unwrap(), opened.get("b").unwrap());
+    assert!(
+        matches!(found, (Some(1), None) | (Some(2), Some(2))),
+        "{death:?}: {found:?}"
+    );
+    opened.set("c", &3).unwrap();
+    opened.sync().unwrap();
+    for (store, who) in [(&opened, "who opened it"), (&beside, "who was there")] {
+        let now = (store.get("a").unwrap(), store.get("b").unwrap());
+        assert_eq!(now, found, "{death:?} with {durability:?}, seen by {who}");
+    }
+    true
+}
+
+#[test]
+fn what_an_opening_finds_of_the_commit_of_a_dead_process_stays_so() {
+    let mut deaths = 0;
+    for durability in [
+        Durability::Sync,
+        Durability::Deferred(Duration::from_secs(1)),
+        Durability::Os,
+    ] {
+        for access in [Access::Shared, Access::ReadOnly] {
+            let dies = |death| what_is_found_stays(death, durability, access);
+            deaths += (1..).take_while(|nth| dies(Death::AtCall(*nth))).count();
+            deaths += (1..).take_while(|nth| dies(Death::AtStore(*nth))).count();
+        }
+    }
+    assert!(deaths > 60, "{deaths}");
+}

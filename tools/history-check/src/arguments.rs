@@ -106,14 +106,3 @@ pub(crate) enum Planted {
     /// What is said to be rolled back is committed.
     CommittedAbort,
 }
-
-impl Planted {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::StaleRead => "stale-read",
-            Self::LostUpdate => "lost-update",
-            Self::HiddenWrite => "hidden-write",
-            Self::CommittedAbort => "committed-abort",
-        }
-    }
-}

@@ -1,8 +1,7 @@
 //! What was done on a store: transactions, each with what it read and wrote, in program order.
 //!
 //! [`text`](crate::text) reads histories from the files of children; [`checker`](crate::checker)
-//! and [`black_box`](crate::black_box) judge them. Keys and values are text, borrowed from the
-//! files where possible.
+//! and [`black_box`](crate::black_box) judge them. Keys and values are text.
 //!
 //! **The witness.** Every transaction that is to commit changes reads the key [`CLOCK`] and sets
 //! it to its own [`Claim`], one further, before it does anything else. The claim says at which
@@ -13,6 +12,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Bound;
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 /// A key or a value.
 pub type Text<'t> = Cow<'t, str>;
@@ -84,7 +85,7 @@ impl FromStr for Claim {
 }
 
 /// Which keys, which way, how many.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection<'t> {
     /// The lower end.
     pub low: Bound<Text<'t>>,
@@ -97,7 +98,7 @@ pub struct Selection<'t> {
 }
 
 /// A thing that a transaction did, and what it was answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation<'t> {
     /// Read a key.
     Get {

@@ -5,6 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use fastrand::Rng;
 
 use crate::arguments::{CampaignArguments, ChildArguments};
@@ -208,8 +209,8 @@ fn spawn(arguments: &ChildArguments) -> io::Result<Child> {
     if arguments.pauses {
         command.arg("--pauses");
     }
-    if let Some(planted) = arguments.planted {
-        command.args(["--planted", planted.name()]);
+    if let Some(planted) = arguments.planted.and_then(|it| it.to_possible_value()) {
+        command.args(["--planted", planted.get_name()]);
     }
     command
         .stdin(Stdio::null())
