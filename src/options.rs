@@ -36,9 +36,9 @@ pub enum Access {
     /// Reads alone, beside any number of processes that read or write; the store must exist.
     ///
     /// Nothing in the directory is changed, not even repaired. What is shown is what those who write
-    /// have published. What they had written and not published when they died is found by the next one
-    /// who opens the store to write: until then nobody knows whether it was committed. Readers do not see what is written by a process that came later if the
-    /// directory had no `STATE` file when they opened it: a copy that was made without it, say.
+    /// have published; what was left unpublished by a death is found by the next who opens to write.
+    /// What is written by a process that came later is not seen if the directory had no `STATE` file
+    /// when this one opened it, as a copy has that was made without it.
     ReadOnly,
 }
 

@@ -189,7 +189,7 @@ impl FaultArguments {
         let mut args: Vec<OsString> = vec!["--store".into(), self.store.clone().into()];
         let mut add = |name: &str, value: String| args.extend([name.into(), value.into()]);
         add("--seed", self.seed.to_string());
-        add("--mode", self.mode.name().to_owned());
+        add("--mode", name_of(&self.mode));
         add("--segment-bytes", self.segment_bytes.to_string());
         add("--operations", self.operations.to_string());
         add("--limit-from", self.limit_from.to_string());
@@ -275,15 +275,6 @@ impl Mode {
             Self::Os => Durability::Os,
         }
     }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Sync => "sync",
-            Self::Deferred => "deferred",
-            Self::Os => "os",
-            Self::Mix => "mix",
-        }
-    }
 }
 
 /// How a child that only reads has the store open.
@@ -291,15 +282,6 @@ impl Mode {
 pub(crate) enum Reads {
     Shared,
     ReadOnly,
-}
-
-impl Reads {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Shared => "shared",
-            Self::ReadOnly => "read-only",
-        }
-    }
 }
 
 /// Faults that a child can have on purpose; the harness must find each of them.
@@ -325,18 +307,8 @@ pub(crate) enum Planted {
     Asleep,
 }
 
-impl Planted {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::EarlyAcknowledgement => "early-acknowledgement",
-            Self::SplitBatch => "split-batch",
-            Self::ForgottenDelete => "forgotten-delete",
-            Self::Unannounced => "unannounced",
-            Self::EarlySight => "early-sight",
-            Self::Leftover => "leftover",
-            Self::LostTurn => "lost-turn",
-            Self::OldSight => "old-sight",
-            Self::Asleep => "asleep",
-        }
-    }
+/// What `value` is called on the command line.
+pub(crate) fn name_of(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::aim::{Aim, Kind};
 use super::{Settings, Tally};
-use crate::arguments::Mode;
+use crate::arguments::{Mode, name_of};
 use crate::oracle::check::Found;
 use crate::oracle::{Broken, History};
 use crate::process::{Ended, Running};
@@ -170,7 +170,7 @@ impl<'a> Life<'a> {
         let numbers = [
             ("--seed", self.seed.to_string()),
             ("--life", self.lives.to_string()),
-            ("--mode", self.mode.name().to_owned()),
+            ("--mode", name_of(&self.mode)),
             ("--writers", self.writers.to_string()),
             ("--segment-bytes", self.segment_bytes.to_string()),
             ("--shift", self.shift.to_string()),
@@ -182,7 +182,7 @@ impl<'a> Life<'a> {
             command.arg("--hold");
         }
         if let Some(fault) = self.settings.planted {
-            command.args(["--planted", fault.name()]);
+            command.arg("--planted").arg(name_of(&fault));
         }
         let doing = if hold { "opening" } else { "working" };
         self.last = format!("child {} while {doing}, {aim:?}", self.lives);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::arguments::{CampaignArguments, Mode, Planted};
+use crate::arguments::{CampaignArguments, Mode, Planted, name_of};
 use crate::oracle::Broken;
 use aim::Kind;
 use life::{Life, Stop};
@@ -260,7 +260,7 @@ impl Campaign {
 
     /// The command line of a campaign that begins with the store of `seed`.
     fn command_of(&self, seed: u64) -> String {
-        let modes: Vec<_> = self.settings.modes.iter().map(|mode| mode.name()).collect();
+        let modes: Vec<_> = self.settings.modes.iter().map(name_of).collect();
         let writers = self.settings.writers;
         let writers = writers.map_or_else(String::new, |writers| format!(" --writers {writers}"));
         let processes: Vec<_> = self.settings.processes.iter().map(u8::to_string).collect();

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::aim::Kind;
 use super::{Campaign, Goal};
-use crate::arguments::Mode;
+use crate::arguments::{Mode, name_of};
 use crate::oracle::Checked;
 
 /// How often whoever watches a terminal, and whoever reads lines later, is told.
@@ -105,7 +105,7 @@ impl fmt::Display for Tally {
         }
         for mode in Mode::ALL {
             let stores = counts.stores[mode as usize];
-            writeln!(f, "stores of mode {}: {stores}", mode.name())?;
+            writeln!(f, "stores of mode {}: {stores}", name_of(&mode))?;
         }
         let checked = &counts.checked;
         writeln!(f, "openings checked: {}", checked.openings)?;

@@ -18,7 +18,7 @@ use super::aim::{Aim, Kind};
 use super::life::{OPEN_PATIENCE, Stop, keep_as_killed};
 use super::report::Beside;
 use super::{Settings, Tally};
-use crate::arguments::{Mode, Reads};
+use crate::arguments::{Mode, Reads, name_of};
 use crate::oracle::check::Found;
 use crate::oracle::{Broken, Checked, History};
 use crate::protocol::Event;
@@ -131,7 +131,7 @@ impl<'a> Together<'a> {
             self.members.all.clear();
             keep_as_killed(self.directory)?;
         }
-        let (mode, processes, threads) = (self.mode.name(), self.processes, self.threads);
+        let (mode, processes, threads) = (name_of(&self.mode), self.processes, self.threads);
         Ok(format!(
             "{}; mode {mode}, {processes} processes with {threads} writers",
             self.last
@@ -182,12 +182,12 @@ impl<'a> Together<'a> {
         };
         add("--seed", &self.seed);
         add("--life", &self.lives);
-        add("--mode", &self.mode.name());
+        add("--mode", &name_of(&self.mode));
         add("--writers", &self.threads);
         add("--segment-bytes", &self.segment_bytes);
         add("--shift", &self.shift);
         match role {
-            Role::Reader(access) => add("--reads", &access.name()),
+            Role::Reader(access) => add("--reads", &name_of(&access)),
             Role::Writer(_) => {
                 let first = u16::from(TOGETHER) + self.writers * u16::from(self.threads);
                 add("--first-writer", &first);
@@ -200,7 +200,7 @@ impl<'a> Together<'a> {
             add("--lock-wait-ms", &wait);
         }
         if let Some(fault) = self.settings.planted {
-            add("--planted", &fault.name());
+            add("--planted", &name_of(&fault));
         }
         command.arg("--together");
         let errors = self.directory.join("errors");
