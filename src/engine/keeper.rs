@@ -72,7 +72,7 @@ impl Engine {
             return self.fall_asleep();
         }
         // One who keeps the lock for ever would never be told that nobody else respects it.
-        let is_stale = self.process_lock.removed_file().is_some();
+        let is_stale = self.process_lock.check_files(self.vfs.as_ref()).is_err();
         if is_used && !is_wanted && !is_stale {
             return Next::After(KEEP);
         }

@@ -19,6 +19,7 @@
 
 mod baton;
 pub(crate) mod commit;
+mod create;
 mod deferred;
 mod keeper;
 pub(crate) mod open;

@@ -12,22 +12,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::baton::Baton;
+use super::create::{load_or_create, make_directory};
 use super::keeper::Keeper;
 use super::process_lock::{Company, ProcessLock};
 use super::recovery::Recovery;
 use super::refresh::attach;
 use super::writer_lock::WriterLock;
 use super::{Counters, Engine, Identity, Opening, deferred, registry, snapshot};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::manifest::{KeyKind, Manifest};
 use crate::index::Index;
 use crate::log::directory::Directory;
 use crate::log::group_sync::{Number, Numbers};
 use crate::log::shared::PageOf;
+use crate::log::tail::place;
 use crate::log::writer::Writer;
-use crate::log::{self, Log, has_segments, manifest, remove_leftovers};
+use crate::log::{self, Log, has_segments, remove_leftovers};
 use crate::options::{Access, Create, OpenProgress, Settings};
-use crate::vfs::{DirectoryId, Locality, NodeKind, OpenMode, Vfs};
+use crate::vfs::{DirectoryId, Locality, OpenMode, Vfs};
 
 /// What the store above wants its directory to be made with.
 pub(crate) struct Wanted<'a> {
@@ -50,11 +52,11 @@ pub(crate) fn open(
         .absolute(path)
         .map_err(|error| Error::io("look at", path, error))?;
     let begun = vfs.monotonic();
-    let open = || {
+    let open = |id| {
         // One deadline bounds the wait for threads and for processes together.
         let passed = vfs.monotonic().saturating_sub(begun);
         let timeout = settings.lock_timeout.saturating_sub(passed);
-        open_engine(vfs, &directory, settings, wanted, timeout)
+        open_engine(vfs, &directory, id, settings, wanted, timeout, true)
     };
     let (engine, was_open) = registry::find_or_open(vfs, &directory, settings.lock_timeout, open)?;
     let opening = Arc::new(Opening {
@@ -70,32 +72,6 @@ pub(crate) fn open(
         check_reopen(&opening.engine.identity, settings, wanted)?;
     }
     Ok(opening)
-}
-
-/// Sees to it that `path` is a directory.
-fn make_directory(vfs: &dyn Vfs, path: &Path, settings: &Settings) -> Result<()> {
-    match vfs
-        .node(path)
-        .map_err(|error| Error::io("look at", path, error))?
-    {
-        Some(NodeKind::Directory) => Ok(()),
-        Some(NodeKind::File) => Err(Error::NotAStore {
-            path: path.to_owned(),
-            what: "it is a file, not a directory",
-        }),
-        Some(NodeKind::Other) => Err(Error::NotAStore {
-            path: path.to_owned(),
-            what: "it is not a directory",
-        }),
-        None if settings.access == Access::ReadOnly || settings.create == Create::Never => {
-            Err(Error::NotFound {
-                path: path.to_owned(),
-            })
-        }
-        None => vfs
-            .create_dir_all(path)
-            .map_err(|error| Error::io("create", path, error)),
-    }
 }
 
 /// A directory that is open already is shared only with the same meaning.
@@ -151,19 +127,25 @@ fn check_identity(
 
 fn open_engine(
     vfs: &Arc<dyn Vfs>,
-    directory: &Path,
+    path: &Path,
+    id: DirectoryId,
     settings: &Settings,
     wanted: &Wanted<'_>,
     timeout: Duration,
+    is_first: bool,
 ) -> Result<Arc<Engine>> {
-    refuse_remote(vfs.as_ref(), directory, settings)?;
-    refuse_missing(vfs.as_ref(), directory, settings)?;
-    let lock = ProcessLock::open(vfs.as_ref(), directory, settings.access)?;
+    refuse_remote(vfs.as_ref(), path, settings)?;
+    refuse_missing(vfs.as_ref(), path, settings)?;
+    let directory = Directory::open(vfs.as_ref(), path, id)?;
+    let lock = ProcessLock::open(vfs.as_ref(), &directory, settings.access)?;
     let begun = vfs.monotonic();
     let deadline = begun.saturating_add(timeout);
     let company = lock.enter(vfs.as_ref(), deadline, timeout.is_zero())?;
     lock.sign(vfs.as_ref(), &settings.label, begun);
-    let recovered = recover(vfs, directory, settings, wanted, &lock, company);
+    // The files of locks must be those of the log, and may have been opened long ago.
+    let checked = lock.check_files(vfs.as_ref());
+    let recovered =
+        checked.and_then(|()| recover(vfs, directory, settings, wanted, &lock, company));
     let let_in = |recovered| match company {
         Company::Alone => lock.let_others_in().map(|()| recovered),
         Company::Others => Ok(recovered),
@@ -177,10 +159,17 @@ fn open_engine(
             if settings.access == Access::Shared && engine.process_lock.holds() {
                 engine.look_after_lock();
             }
-            let passed = vfs.monotonic().saturating_sub(begun);
-            let settled = settle(&engine, timeout.saturating_sub(passed));
-            settled.inspect_err(|_| engine.process_lock.leave(vfs.as_ref()))?;
-            Ok(engine)
+            let Err(error) = settle(&engine, company, settings.lock_timeout) else {
+                return Ok(engine);
+            };
+            let has_failed = engine.log.failure().is_some() || engine.log.check_history().is_err();
+            engine.process_lock.leave(vfs.as_ref());
+            drop(engine);
+            if has_failed && is_first {
+                // A write or a sync failed meanwhile, somewhere: opening again is what mends it.
+                return open_engine(vfs, path, id, settings, wanted, timeout, false);
+            }
+            Err(error)
         }
         Err(error) => {
             lock.leave(vfs.as_ref());
@@ -189,22 +178,26 @@ fn open_engine(
     }
 }
 
-/// Sees to it that the commit of a process that died is there from now on, or never: who finds after
-/// a death that something is not there may rely on that. So the log's end is mended if somebody
-/// died in front of it, and what is appended and not visible yet is waited for. If nobody gives the
-/// lock up in time, whoever takes it next mends.
-fn settle(engine: &Arc<Engine>, timeout: Duration) -> Result<()> {
-    let shared = engine.log.shared();
-    if engine.identity.access != Access::Shared {
+/// Sees to it that what others have left is there from now on, or never: whoever finds after a death
+/// that something is not there may rely on that, and what is there survives whatever comes. So the
+/// log's end is mended if somebody died in front of it, and what is appended is made durable.
+fn settle(engine: &Arc<Engine>, company: Company, timeout: Duration) -> Result<()> {
+    if engine.identity.access != Access::Shared || company == Company::Alone {
         return Ok(());
     }
-    if shared.is_writing() {
-        match Engine::begin(engine, timeout, None) {
-            Err(error) if error.kind() != ErrorKind::LockTimeout => return Err(error),
-            _ => {}
+    let (vfs, shared) = (engine.vfs.as_ref(), engine.log.shared());
+    let deadline = vfs.monotonic().saturating_add(timeout);
+    while shared.is_writing() {
+        // Somebody writes at this moment, or died then.
+        let left = deadline.saturating_sub(vfs.monotonic());
+        match Engine::begin(engine, left, None) {
+            Err(Error::LockTimeout { .. }) if !left.is_zero() || !shared.is_writing() => {}
+            Err(error) => return Err(error),
+            Ok(_) => break,
         }
     }
-    // CRASH: who died between its append and its sync has left this.
+    // CRASH: who died between its append and its sync, or before it raised what is visible.
+    engine.sync()?;
     engine.wait_visible(shared.get(Number::Sequence))
 }
 
@@ -219,19 +212,18 @@ struct Recovered {
 /// Finds out what the store holds, and mends what a crash left. The caller holds the locks.
 fn recover(
     vfs: &Arc<dyn Vfs>,
-    directory: &Path,
+    directory: Directory,
     settings: &Settings,
     wanted: &Wanted<'_>,
     lock: &ProcessLock,
     company: Company,
 ) -> Result<Recovered> {
-    let opened = Directory::open(vfs.as_ref(), directory)?;
-    let manifest = load_or_create(vfs.as_ref(), &opened, settings, wanted)?;
-    let serializer = manifest.serializer.clone();
-    check_identity(directory, manifest.key_kind, &serializer, settings, wanted)?;
+    let manifest = load_or_create(vfs.as_ref(), &directory, settings, wanted)?;
+    let (path, serializer) = (&directory.path, manifest.serializer.clone());
+    check_identity(path, manifest.key_kind, &serializer, settings, wanted)?;
     let identity = Identity {
-        path: directory.to_owned(),
-        id: directory_id(vfs.as_ref(), directory)?,
+        path: path.clone(),
+        id: directory.id,
         access: settings.access,
         key_kind: manifest.key_kind,
         serializer,
@@ -251,7 +243,7 @@ fn recover(
         let shared = lock.shared(vfs.as_ref());
         Log::new(vfs.clone(), opened, shared, page_of, segment_bytes, mode)
     };
-    let log = make_log(opened);
+    let log = make_log(directory);
     let filled = match settings.access {
         Access::ReadOnly => read(log, settings, manifest, make_log)?,
         Access::Shared | Access::Exclusive => join(log, settings, manifest, company, lock)?,
@@ -281,11 +273,9 @@ fn join(
 ) -> Result<Filled> {
     let shared = log.shared().clone();
     // An end that somebody died in front of is mended by the next owner of the lock, and a sync that
-    // somebody died in by the next leader. Without an id of the boot nobody knows how old the page is.
-    let is_sound = company == Company::Others
-        && shared.is_of(log.page_of())
-        && log.page_of().boot != 0
-        && !shared.has_unmended_failure();
+    // somebody died in by the next leader.
+    let is_sound =
+        company == Company::Others && shared.is_of(log.page_of()) && !shared.has_unmended_failure();
     if is_sound {
         lock.leave_turns(log.vfs.as_ref());
         return follow_others(log, settings, manifest);
@@ -320,15 +310,14 @@ fn read(
         return follow_others(log, settings, manifest);
     }
     log.stand_still();
-    let (vfs, directory) = (log.vfs.clone(), log.directory.path.clone());
+    let (vfs, directory) = (log.vfs.clone(), log.directory.clone());
     let index = Index::new();
-    let recovered = remove_leftovers(vfs.as_ref(), &directory, &manifest, true)
+    let recovered = remove_leftovers(vfs.as_ref(), &directory.path, &manifest, true)
         .map_err(|fault| fault.error)
         .and_then(|()| Recovery::new(&log, &index, settings, manifest).run());
     // Somebody may have begun to write meanwhile: what is there is more than may be seen.
     if log.shared().is_of(log.page_of()) {
-        let opened = Directory::open(vfs.as_ref(), &directory)?;
-        let log = make_log(opened);
+        let log = make_log(directory);
         let manifest = log.load_manifest()?;
         return follow_others(log, settings, manifest);
     }
@@ -338,22 +327,29 @@ fn read(
 /// Fills the index with what the shared words tell of.
 fn follow_others(log: Log, settings: &Settings, manifest: Manifest) -> Result<Filled> {
     let index = Index::new();
-    let mut bytes_done = 0;
+    let sealed_bytes: u64 = manifest.segments.iter().map(|s| s.end.len_bytes).sum();
+    let bytes_total = sealed_bytes + u64::from(place(log.shared().get(Number::Appended)).1);
+    let (mut before, mut last) = (0, 0);
     let mut report = |done: u32| {
-        bytes_done = u64::from(done).max(bytes_done);
+        let done = u64::from(done);
+        if done < last {
+            // Another segment.
+            before += last;
+        }
+        last = done;
         settings.report(OpenProgress {
-            bytes_done,
-            bytes_total: bytes_done,
+            bytes_done: (before + done).min(bytes_total),
+            bytes_total,
             keys: index.keys(),
         });
     };
     let writer = attach(&log, &index, manifest, &mut report)?;
+    settings.report(OpenProgress {
+        bytes_done: bytes_total,
+        bytes_total,
+        keys: index.keys(),
+    });
     Ok((log, index, writer))
-}
-
-fn directory_id(vfs: &dyn Vfs, directory: &Path) -> Result<DirectoryId> {
-    vfs.directory_id(directory)
-        .map_err(|error| Error::io("look at", directory, error))
 }
 
 fn start(
@@ -393,16 +389,22 @@ fn start(
     engine
 }
 
-/// Locks and mapped pages are shared with others on local file systems alone.
+/// Locks and mapped pages are shared with others on local file systems alone, and where it can be
+/// told whether a page is older than the machine's last start.
 fn refuse_remote(vfs: &dyn Vfs, directory: &Path, settings: &Settings) -> Result<()> {
+    if settings.access == Access::Exclusive {
+        return Ok(());
+    }
     let look = |error| Error::io("look at", directory, error);
-    if settings.access != Access::Exclusive
-        && let Locality::Remote(file_system) = vfs.locality(directory).map_err(look)?
-    {
+    if let Locality::Remote(file_system) = vfs.locality(directory).map_err(look)? {
         return Err(Error::NotLocal {
             path: directory.to_owned(),
             file_system,
         });
+    }
+    if vfs.boot_id() == 0 {
+        let cause = "this machine does not tell its boot id; open the store with Access::Exclusive";
+        return Err(look(std::io::Error::other(cause)));
     }
     Ok(())
 }
@@ -422,63 +424,6 @@ fn refuse_missing(vfs: &dyn Vfs, directory: &Path, settings: &Settings) -> Resul
         });
     }
     Ok(())
-}
-
-fn load_or_create(
-    vfs: &dyn Vfs,
-    directory: &Directory,
-    settings: &Settings,
-    wanted: &Wanted<'_>,
-) -> Result<Manifest> {
-    if let Some(manifest) = manifest::load(vfs, &directory.path)? {
-        if settings.create == Create::New {
-            return Err(Error::AlreadyExists {
-                path: directory.path.clone(),
-            });
-        }
-        // CRASH: whoever renamed this manifest may have been killed before it synced the directory.
-        // Records of what only this manifest says, removals of what only the one before lists, and
-        // what readers are shown must not come before it.
-        directory.sync().map_err(|fault| fault.error)?;
-        return Ok(manifest);
-    }
-    let path = directory.path.join(log::file_name::MANIFEST);
-    if has_segments(vfs, &directory.path)? {
-        // The manifest is durable before the first segment is made, so no crash leaves this.
-        return Err(Error::corrupt(
-            &path,
-            0,
-            "it is gone, though there are segments",
-        ));
-    }
-    make_durable(vfs, &directory.path)?;
-    let manifest = Manifest {
-        store_id: vfs.unique_id(),
-        generation: 1,
-        epoch: 1,
-        key_kind: wanted.key_kind,
-        serializer: wanted.serializer.to_owned(),
-        segments: Vec::new(),
-    };
-    manifest::save(vfs, directory, &manifest).map_err(|fault| fault.error)?;
-    Ok(manifest)
-}
-
-/// Makes the directory's own name durable: it may have been made just now, by whomever.
-fn make_durable(vfs: &dyn Vfs, directory: &Path) -> Result<()> {
-    let Some(parent) = directory
-        .parent()
-        .filter(|path| !path.as_os_str().is_empty())
-    else {
-        return Ok(());
-    };
-    match vfs.directory(parent).and_then(|parent| parent.sync()) {
-        // Who may not read the parent has not made an entry in it either.
-        Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
-            Err(Error::io("sync", parent, error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The path of the store of an engine in memory, for messages.

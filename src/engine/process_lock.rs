@@ -13,7 +13,7 @@
 //! | `ReadOnly` | never | shared |
 
 use std::io::ErrorKind::{NotFound, UnexpectedEof};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use std::time::Duration;
 use super::state;
 use super::waiting_line::WaitingLine;
 use crate::error::{Error, Holder, Result, is_disk_full};
+use crate::log::directory::Directory;
 use crate::log::file_name;
 use crate::log::shared::Shared;
 use crate::options::Access;
@@ -39,7 +40,7 @@ const COMPANY: Duration = Duration::from_millis(100);
 
 /// The files of a directory's locks, open.
 pub(super) struct ProcessLock {
-    directory: PathBuf,
+    directory: Directory,
     access: Access,
     /// `LOCK`; none for readers.
     lock: Option<Arc<dyn VfsFile>>,
@@ -78,22 +79,24 @@ impl ProcessLock {
     ///
     /// # Errors
     /// `DiskFull`, `Io`.
-    pub(super) fn open(vfs: &dyn Vfs, directory: &Path, access: Access) -> Result<Self> {
+    pub(super) fn open(vfs: &dyn Vfs, directory: &Directory, access: Access) -> Result<Self> {
         let is_reader = access == Access::ReadOnly;
+        let path = &directory.path;
         let lock = if is_reader {
             None
         } else {
-            open_file(vfs, directory, file_name::LOCK, false)?
+            open_file(vfs, path, file_name::LOCK, false)?
         };
-        let open = open_file(vfs, directory, file_name::OPEN, is_reader)?;
-        let page = open_page(vfs, directory, access)?;
+        let open = open_file(vfs, path, file_name::OPEN, is_reader)?;
+        // Before the page: if the name leads to this file afterwards, the page is of it too.
         let state = if is_reader {
             None
         } else {
-            open_file(vfs, directory, file_name::STATE, false)?
+            open_file(vfs, path, file_name::STATE, false)?
         };
+        let page = open_page(vfs, path, access)?;
         Ok(Self {
-            directory: directory.to_owned(),
+            directory: directory.clone(),
             access,
             lock,
             open,
@@ -158,7 +161,7 @@ impl ProcessLock {
         };
         state
             .write_at(0, &[0; 8])
-            .map_err(|error| Error::io("write", &self.directory.join(file_name::STATE), error))
+            .map_err(|error| Error::io("write", &self.directory.path.join(file_name::STATE), error))
     }
 
     /// Tries `OPEN`, as far as this access needs it; `None` if others keep it out.
@@ -166,7 +169,7 @@ impl ProcessLock {
         let Some(open) = &self.open else {
             return Ok(Some(Company::Alone));
         };
-        let refused = |error| Error::io("lock", &self.directory.join(file_name::OPEN), error);
+        let refused = |error| Error::io("lock", &self.directory.path.join(file_name::OPEN), error);
         let lock = |kind| open.try_lock(kind).map_err(refused);
         if self.lock.is_some() && lock(LockKind::Exclusive)? {
             return Ok(Some(Company::Alone));
@@ -188,7 +191,7 @@ impl ProcessLock {
         let Some(open) = &self.open else {
             return Ok(());
         };
-        let path = self.directory.join(file_name::OPEN);
+        let path = self.directory.path.join(file_name::OPEN);
         let error = |error| Error::io("lock", &path, error);
         // Nobody takes it in between: who opens needs `LOCK`, and readers take it shared.
         if open.try_lock(LockKind::Shared).map_err(error)? {
@@ -239,45 +242,49 @@ impl ProcessLock {
         let Some(line) = self.line(vfs) else {
             return Ok(());
         };
-        let taken = line
-            .take(deadline, once)
-            .map_err(|error| Error::io("lock", &self.directory.join(file_name::LOCK), error))?;
+        let taken = line.take(deadline, once).map_err(|error| {
+            Error::io("lock", &self.directory.path.join(file_name::LOCK), error)
+        })?;
         if !taken {
             return Err(self.timeout(vfs, now, self.page.as_deref()));
         }
         self.taken_at
             .store(nanos(vfs.monotonic()), Ordering::Relaxed);
         self.holds.store(true, Ordering::SeqCst);
-        self.check_files(vfs)
+        self.check_files(vfs).inspect_err(|_| self.leave_turns(vfs))
     }
 
-    /// Gives up and refuses if one of the files was removed: whoever comes now has another one, and
-    /// does not know of this process.
-    fn check_files(&self, vfs: &dyn Vfs) -> Result<()> {
+    /// Refuses if one of the files was removed or put elsewhere, or the directory was: whoever comes
+    /// now has another one, and does not know of this process.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn check_files(&self, vfs: &dyn Vfs) -> Result<()> {
+        self.directory.check(vfs)?;
         let Some(name) = self.removed_file() else {
             return Ok(());
         };
-        self.leave_turns(vfs);
         let cause = "it was removed while the store was open; close the store in all processes, \
                      then open it again";
-        let path = self.directory.join(name);
+        let path = self.directory.path.join(name);
         Err(Error::io("lock", &path, std::io::Error::other(cause)))
     }
 
-    /// Which file of those that all processes must share is gone.
-    pub(super) fn removed_file(&self) -> Option<&'static str> {
+    /// Which file of those that all processes must share is not found by its name any more.
+    fn removed_file(&self) -> Option<&'static str> {
         let files = [
             (&self.lock, file_name::LOCK),
             (&self.open, file_name::OPEN),
             (&self.state, file_name::STATE),
         ];
-        let is_gone = |file: &Option<Arc<dyn VfsFile>>| {
+        let is_gone = |file: &Option<Arc<dyn VfsFile>>, name: &str| {
+            let path = self.directory.path.join(name);
             file.as_ref()
-                .is_some_and(|file| file.is_unlinked().unwrap_or(false))
+                .is_some_and(|file| !file.is_named(&path).unwrap_or(true))
         };
         files
             .into_iter()
-            .find_map(|(file, name)| is_gone(file).then_some(name))
+            .find_map(|(file, name)| is_gone(file, name).then_some(name))
     }
 
     /// Notes that another process had `LOCK` before, at `now`.
@@ -361,7 +368,7 @@ impl ProcessLock {
                 self.signed.store(0, Ordering::Relaxed);
             }
             if let Err(error) = line.give_up() {
-                tracing::warn!(path = %self.directory.display(), %error, "the writer lock could not be given up");
+                tracing::warn!(path = %self.directory.path.display(), %error, "the writer lock could not be given up");
                 self.holds.store(true, Ordering::SeqCst);
             }
         }
@@ -391,7 +398,7 @@ impl ProcessLock {
     fn timeout(&self, vfs: &dyn Vfs, begun: Duration, page: Option<&dyn SharedPage>) -> Error {
         let holder = page.and_then(|page| state::read_holder(page, vfs));
         Error::LockTimeout {
-            path: self.directory.clone(),
+            path: self.directory.path.clone(),
             waited: vfs.monotonic().saturating_sub(begun),
             holder: holder.map(Box::new),
         }

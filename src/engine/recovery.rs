@@ -84,8 +84,9 @@ impl<'a> Recovery<'a> {
         let end = active
             .as_ref()
             .map(|active: &Active| (active.segment.id, active.end));
-        self.log.restart(end, sequence);
+        // First: who sees the new end looks whether its manifest is of that.
         self.log.shared().set_generation(self.manifest.generation);
+        self.log.restart(end, sequence);
         self.log.visible().store(sequence, Ordering::Release);
         Ok(Writer {
             manifest: self.manifest.clone(),

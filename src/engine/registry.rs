@@ -37,7 +37,7 @@ pub(super) fn find_or_open(
     vfs: &Arc<dyn Vfs>,
     directory: &Path,
     timeout: Duration,
-    open: impl FnOnce() -> Result<Arc<Engine>>,
+    open: impl FnOnce(DirectoryId) -> Result<Arc<Engine>>,
 ) -> Result<(Arc<Engine>, bool)> {
     let id = vfs
         .directory_id(directory)
@@ -48,7 +48,7 @@ pub(super) fn find_or_open(
     }
     // From here on the slot is busy, and must be given back on every way out.
     let busy = Busy { key };
-    let engine = open()?;
+    let engine = open(id)?;
     let opened = Slot::Open {
         engine: Arc::downgrade(&engine),
         openings: 1,

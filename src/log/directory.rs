@@ -14,27 +14,27 @@ use crate::error::{Error, Result};
 use crate::vfs::{DirectoryId, Vfs, VfsDirectory};
 
 /// An open directory.
+#[derive(Clone)]
 pub(crate) struct Directory {
     /// Its path, absolute.
     pub(crate) path: PathBuf,
-    id: DirectoryId,
+    pub(crate) id: DirectoryId,
     handle: Arc<dyn VfsDirectory>,
 }
 
 impl Directory {
-    /// Opens the directory `path`.
+    /// Opens the directory `path`, which is to be the one of `id`.
     ///
     /// # Errors
     /// `Io`.
-    pub(crate) fn open(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+    pub(crate) fn open(vfs: &dyn Vfs, path: &Path, id: DirectoryId) -> Result<Self> {
         let handle = vfs
             .directory(path)
             .map_err(|error| Error::io("open", path, error))?;
-        let id = vfs
-            .directory_id(path)
-            .map_err(|error| Error::io("look at", path, error))?;
         let path = path.to_owned();
-        Ok(Self { path, id, handle })
+        let directory = Self { path, id, handle };
+        directory.check(vfs)?;
+        Ok(directory)
     }
 
     /// Refuses if its path does not lead to it any more.

@@ -139,9 +139,7 @@ impl Shared {
     /// Whether the page means something, and is of this store.
     pub(crate) fn is_of(&self, store: &PageOf) -> bool {
         let [first, second] = halves(&store.store_id);
-        // Where boots cannot be told apart, no page tells of more than those who have it open.
         self.page.load(IS_VALID) == VALID
-            && store.boot != 0
             && self.page.load(BOOT) == store.boot
             && self.page.load(STORE[0]) == first
             && self.page.load(STORE[1]) == second
@@ -157,9 +155,12 @@ impl Shared {
     /// nobody from now on. The caller is alone, or the page is of another store.
     pub(crate) fn clear(&self) {
         self.invalidate();
-        for word in [19, 20, 25, 26, 27, 28, 29, MENDED, FAILURES] {
+        for word in [19, 20, 25, 26, 27, 28, 29] {
             self.page.store(word, 0);
         }
+        // What was mended stays: a reader that is there takes another number for a recovery.
+        let mended = self.page.load(MENDED);
+        self.page.store(FAILURES, mended);
         // Who waits for the lock finds its ticket served, and draws another one.
         let drawn = self.page.load(DRAWN);
         self.page.store(SERVED, drawn);

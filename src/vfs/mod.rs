@@ -157,7 +157,7 @@ pub trait Vfs: Send + Sync + 'static {
     fn private_page(&self) -> Arc<dyn SharedPage>;
 
     /// A number that stays the same as long as the machine is on, and is another one afterwards;
-    /// never 0. Where the machine does not tell, it is 1.
+    /// 0 where the machine does not tell.
     fn boot_id(&self) -> u64;
 
     /// The id of this process.
@@ -298,12 +298,12 @@ pub trait VfsFile: Send + Sync {
     /// What the machine says.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether no name leads to the file any more: whoever opens it by its path gets another one.
+    /// Whether `path` leads to this very file: otherwise whoever opens it by that gets another one.
     ///
     /// # Errors
     /// What the machine says.
-    fn is_unlinked(&self) -> io::Result<bool> {
-        Ok(false)
+    fn is_named(&self, _path: &Path) -> io::Result<bool> {
+        Ok(true)
     }
 
     /// Reads into `out` from `offset`; fewer bytes than asked only at the end of the file.

@@ -74,6 +74,15 @@ fn a_transaction_of_seconds_loses_no_update_of_those_who_wait_for_it() {
     others.into_iter().for_each(Other::kill);
 }
 
+/// Sets `key` to 1 if both keys are 0; says whether it did.
+pub(crate) fn raise_if_both_are_0(tx: &Transaction<'_>, key: &str) -> happystore::Result<bool> {
+    let both = tx.get::<i32>("a")?.unwrap_or(0) + tx.get::<i32>("b")?.unwrap_or(0);
+    if both == 0 {
+        tx.set(key, &1)?;
+    }
+    Ok(both == 0)
+}
+
 /// Two who each read both keys and write one: only one of them may find the rule kept.
 #[test]
 fn no_two_transactions_of_processes_break_together_what_each_would_keep() {
@@ -82,23 +91,16 @@ fn no_two_transactions_of_processes_break_together_what_each_would_keep() {
     for _ in 0..20 {
         store.bulk_set([("a", 0), ("b", 0)]).unwrap();
         let mut other = Other::open(directory.path(), "");
-        // The other one raises `a` if both are 0 here or there, which its increment does anyway:
-        // whoever comes second sees the first.
-        other.tell("increment");
-        let raised = |tx: &Transaction<'_>| -> happystore::Result<bool> {
-            let both = tx.get::<i32>("a")?.unwrap_or(0) + tx.get::<i32>("b")?.unwrap_or(0);
-            if both == 0 {
-                tx.set("b", &1)?;
-            }
-            Ok(both == 0)
-        };
+        other.tell("raise a if both are 0");
         let options = TxOptions::new().durability(Durability::Os);
         let tx = store.begin_with(&options).unwrap();
-        let is_raised = raised(&tx).unwrap();
+        let is_raised = raise_if_both_are_0(&tx, "b").unwrap();
         tx.commit().unwrap();
-        assert_eq!(other.answer(), "1");
+        let other_raised = other.answer();
+        assert_eq!(other_raised, if is_raised { "false" } else { "true" });
         let values = store.bulk_get::<i32>(["a", "b"]).unwrap();
-        assert_eq!(values, [Some(1), Some(i32::from(is_raised))]);
+        let expected = [!is_raised, is_raised].map(|is_raised| Some(i32::from(is_raised)));
+        assert_eq!(values, expected);
         other.kill();
     }
 }
@@ -130,5 +132,38 @@ fn a_lone_process_makes_no_system_call_to_lock() {
     assert!(before >= 3, "opening locks: {before}");
     let commits = usize::try_from(ALONE_COMMITS).unwrap();
     assert!(made * 10 <= commits, "{counted}");
+    other.kill();
+}
+
+#[test]
+fn the_progress_of_an_opening_beside_another_process_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options::new().durability(Durability::Os);
+    let store = options
+        .segment_bytes(256 << 10)
+        .open(directory.path())
+        .unwrap();
+    store
+        .bulk_set((0..1000).map(|n| (n.to_string(), n)))
+        .unwrap();
+    for n in 0..1000 {
+        store.set(&n.to_string(), &vec![n; 700]).unwrap();
+    }
+    drop(store);
+    let other = Other::open(directory.path(), "");
+    let (told, heard) = std::sync::mpsc::channel();
+    let options = Options::new().on_open_progress(move |now| told.send(now).unwrap());
+    let store: Store = options.open(directory.path()).unwrap();
+    let progress: Vec<happystore::OpenProgress> = heard.try_iter().collect();
+    let last = progress.last().unwrap();
+    assert_eq!((last.bytes_done, last.keys), (last.bytes_total, 1000));
+    assert!(progress.is_sorted_by_key(|now| now.bytes_done));
+    assert!(
+        progress
+            .iter()
+            .all(|now| now.bytes_total == last.bytes_total)
+    );
+    let segments = store.stats().unwrap().segments;
+    assert!(segments > 2 && last.bytes_total > (segments - 1) * (200 << 10));
     other.kill();
 }

@@ -173,13 +173,21 @@ fn a_process_that_takes_the_store_for_something_else_is_refused_and_harms_nobody
 /// What other processes then open is not what this one has: nothing more is written beside them.
 #[test]
 fn a_file_of_locks_that_was_removed_is_told_of_and_nobody_writes_beside_another() {
-    for name in ["LOCK", "OPEN", "STATE"] {
+    let names = ["LOCK", "OPEN", "STATE"];
+    for (name, way) in names
+        .iter()
+        .flat_map(|name| [(name, "removed"), (name, "renamed")])
+    {
         let directory = tempfile::tempdir().unwrap();
         let store = impatient(directory.path());
         store.set("a", &1).unwrap();
         // Longer than the lock is kept for nothing.
         std::thread::sleep(Duration::from_millis(50));
-        fs::remove_file(directory.path().join(name)).unwrap();
+        let path = directory.path().join(name);
+        match way {
+            "removed" => fs::remove_file(path).unwrap(),
+            _ => fs::rename(path, directory.path().join("elsewhere")).unwrap(),
+        }
         let mut other = Other::open(directory.path(), "");
         other.tell("increment");
         assert_eq!(other.answer(), "2");
@@ -239,4 +247,34 @@ fn an_older_page_than_the_log_is_told_of_and_nothing_is_written_over_the_log() {
         [Some(2), Some(2), None]
     );
     store.set("c", &3).unwrap();
+}
+
+/// Its locks would be of one store, and its log of another.
+#[test]
+fn an_opening_whose_directory_is_replaced_while_it_waits_is_refused() {
+    for access in [Access::Shared, Access::Exclusive] {
+        let root = tempfile::tempdir().unwrap();
+        let [path, old, new] = ["store", "old", "new"].map(|name| root.path().join(name));
+        Store::open(&new).unwrap().set("a", &2).unwrap();
+        let mut other = Other::open(&path, "");
+        other.tell("increment");
+        assert_eq!(other.answer(), "1");
+        other.tell("hold until told");
+        assert_eq!(other.answer(), "holding");
+        std::thread::scope(|scope| {
+            let options = Options::new().lock_timeout(Duration::from_mins(1));
+            let opening = scope.spawn(|| options.access(access).open(&path).map(drop));
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!opening.is_finished(), "it did not wait");
+            fs::rename(&path, &old).unwrap();
+            fs::rename(&new, &path).unwrap();
+            other.tell("commit");
+            assert_eq!(other.answer(), "committed");
+            other.kill();
+            let refused = opening.join().unwrap();
+            assert_refused(refused, ErrorKind::Io, &["moved or replaced"]);
+        });
+        assert_eq!(Store::open(&path).unwrap().get("a").unwrap(), Some(2));
+        assert_eq!(Store::open(&old).unwrap().get("a").unwrap(), Some(100));
+    }
 }

@@ -9,6 +9,8 @@ use happystore::{
     Access, Durability, Error, ErrorKind, Options, Result, Store, Transaction, TxOptions,
 };
 
+use crate::process_cases::raise_if_both_are_0;
+
 /// A child that has a store open and does what it is told, a line at a time.
 pub(crate) struct Other {
     child: Child,
@@ -143,6 +145,10 @@ fn other_process() {
             }
             "fork" => println!("other: {:?}", fork_and_open(Path::new(&path))),
             "read" => println!("other: {:?}", store.get::<i32>("a").unwrap()),
+            "raise a if both are 0" => {
+                let raised = store.transaction(|tx| raise_if_both_are_0(tx, "a"));
+                println!("other: {}", raised.unwrap());
+            }
             "increment" => {
                 let add = |tx: &Transaction<'_>| -> Result<i32> {
                     let next = tx.get::<i32>("a")?.unwrap_or(0) + 1;

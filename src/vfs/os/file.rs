@@ -222,8 +222,15 @@ impl VfsFile for OsFile {
         self.refresh_len()
     }
 
-    fn is_unlinked(&self) -> io::Result<bool> {
-        Ok(system::has_no_name(&self.file.metadata()?))
+    fn is_named(&self, path: &Path) -> io::Result<bool> {
+        match std::fs::symlink_metadata(path) {
+            Ok(named) => {
+                let mine = system::identity(path, &self.file.metadata()?)?;
+                Ok(system::identity(path, &named)? == mine)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {

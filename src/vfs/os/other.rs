@@ -37,11 +37,6 @@ pub(super) fn descriptor(_file: &File) -> i32 {
     -1
 }
 
-/// Not known here.
-pub(super) fn has_no_name(_metadata: &Metadata) -> bool {
-    false
-}
-
 /// What a file type is called in messages.
 pub(super) fn type_name(file_type: FileType) -> &'static str {
     if file_type.is_dir() {

@@ -43,11 +43,6 @@ pub(super) fn descriptor(file: &File) -> i32 {
     file.as_raw_fd()
 }
 
-/// Whether a file has been removed while it is open.
-pub(super) fn has_no_name(metadata: &Metadata) -> bool {
-    metadata.nlink() == 0
-}
-
 /// What a file type is called in messages.
 pub(super) fn type_name(file_type: FileType) -> &'static str {
     if file_type.is_dir() {
@@ -65,7 +60,7 @@ pub(super) fn type_name(file_type: FileType) -> &'static str {
     }
 }
 
-/// Device and inode of the directory `path`.
+/// Device and inode of what `path` leads to.
 #[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
 pub(super) fn identity(_path: &Path, metadata: &Metadata) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
@@ -147,7 +142,7 @@ pub(super) fn wait_while(_word: &AtomicU32, _value: u32, left: Duration) {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn wake_all(_word: &AtomicU32) {}
 
-/// What tells the times between two boots of the machine apart; 1 where the machine does not say.
+/// What tells the times between two boots of the machine apart; 0 where the machine does not say.
 pub(super) fn boot_id() -> u64 {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let mix = |id: u64, digit| (id ^ u64::from(digit)).wrapping_mul(0x0100_0000_01b3);

@@ -51,7 +51,7 @@ impl Default for Image {
             directories: BTreeMap::from([(ROOT, Arc::new(root))]),
             files: BTreeMap::new(),
             next_inode: ROOT + 1,
-            boot: 0,
+            boot: 1,
         }
     }
 }
