@@ -13,7 +13,7 @@
 //! | `ReadOnly` | never | shared |
 
 use std::io::ErrorKind::{NotFound, UnexpectedEof};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub(super) struct ProcessLock {
     page: Option<Arc<dyn SharedPage>>,
     /// `STATE` as a file; none for readers.
     state: Option<Arc<dyn VfsFile>>,
+    /// The paths of the three, made once: taking the lock allocates nothing.
+    paths: [PathBuf; 3],
     /// Whether this process holds `LOCK`. Changed by the holder of the writer lock between threads.
     holds: AtomicBool,
     /// When it took it, and when its last turn began, in nanoseconds.
@@ -102,6 +104,7 @@ impl ProcessLock {
             open,
             page,
             state,
+            paths: [file_name::LOCK, file_name::OPEN, file_name::STATE].map(|name| path.join(name)),
             holds: AtomicBool::new(false),
             taken_at: AtomicU64::new(0),
             last_began: AtomicU64::new(0),
@@ -272,19 +275,14 @@ impl ProcessLock {
 
     /// Which file of those that all processes must share is not found by its name any more.
     fn removed_file(&self) -> Option<&'static str> {
-        let files = [
-            (&self.lock, file_name::LOCK),
-            (&self.open, file_name::OPEN),
-            (&self.state, file_name::STATE),
-        ];
-        let is_gone = |file: &Option<Arc<dyn VfsFile>>, name: &str| {
-            let path = self.directory.path.join(name);
+        let files = [&self.lock, &self.open, &self.state];
+        let names = [file_name::LOCK, file_name::OPEN, file_name::STATE];
+        let is_gone = |file: &Option<Arc<dyn VfsFile>>, path: &Path| {
             file.as_ref()
-                .is_some_and(|file| !file.is_named(&path).unwrap_or(true))
+                .is_some_and(|file| !file.is_named(path).unwrap_or(true))
         };
-        files
-            .into_iter()
-            .find_map(|(file, name)| is_gone(file, name).then_some(name))
+        let mut gone = files.into_iter().zip(&self.paths).zip(names);
+        gone.find_map(|((file, path), name)| is_gone(file, path).then_some(name))
     }
 
     /// Notes that another process had `LOCK` before, at `now`.
