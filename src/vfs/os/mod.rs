@@ -157,7 +157,14 @@ impl Vfs for OsVfs {
 
     fn boot_id(&self) -> u64 {
         static BOOT: OnceLock<u64> = OnceLock::new();
-        *BOOT.get_or_init(system::boot_id)
+        match BOOT.get() {
+            Some(id) => *id,
+            // Perhaps there is no file descriptor left, for now.
+            None => match system::boot_id() {
+                0 => 0,
+                id => *BOOT.get_or_init(|| id),
+            },
+        }
     }
 
     fn process_id(&self) -> u32 {
