@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use happystore::{Result, Store, Write};
+use happystore::{Error, Result, Store, Write};
 
 use super::Shared;
 use crate::arguments::Planted;
@@ -26,8 +26,11 @@ pub(super) fn perform(
     match (fault, plain) {
         (Planted::EarlyAcknowledgement, Some(Step::Set(_) | Step::BulkSet(_))) => {
             shared.acknowledge(id, Outcome::default());
-            right(store, operation, shared)?;
-            return Ok(None);
+            return match right(store, operation, shared) {
+                // It has said that it is done, and says nothing else.
+                Ok(_) | Err(Error::LockTimeout { .. }) => Ok(None),
+                Err(error) => Err(error),
+            };
         }
         (Planted::SplitBatch, Some(Step::BulkSet(keys))) => {
             let (first, second) = keys.split_at(keys.len() / 2);
