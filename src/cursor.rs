@@ -1,7 +1,7 @@
 //! Walking what a query selects: in pages, from both ends, holding no lock.
 //!
 //! `query` comes in with a view and a selection. A cursor keeps the keys between its two ends as
-//! bounds, and fetches pages of entries from either end; where the pages meet, one end goes on
+//! bounds, and fetches pages of keys from either end; where the pages meet, one end goes on
 //! with what the other has fetched. Values are read one by one, when they are asked for.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::ops::Bound;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::serializer::{Decode, decode};
-use crate::transaction::view::{Item, View};
+use crate::transaction::view::{Found, View};
 
 /// The first page of a query without a page size, and the largest, in keys.
 const PAGE_MIN: usize = 16;
@@ -28,20 +28,68 @@ pub(crate) struct Selection {
     pub(crate) page_size: Option<usize>,
 }
 
+/// Keys that were fetched from one end, in the order in which they were.
+#[derive(Default)]
+struct Page {
+    items: VecDeque<PageItem>,
+    /// The bytes of the keys, one behind the other.
+    bytes: Vec<u8>,
+}
+
+struct PageItem {
+    start: usize,
+    len: usize,
+    found: Found,
+}
+
+impl Page {
+    fn push(&mut self, key: &[u8], found: Found) {
+        self.items.push_back(PageItem {
+            start: self.bytes.len(),
+            len: key.len(),
+            found,
+        });
+        self.bytes.extend_from_slice(key);
+    }
+
+    fn key(&self, item: &PageItem) -> &[u8] {
+        &self.bytes[item.start..item.start + item.len]
+    }
+}
+
+/// A key of a selection, and where its value is.
+pub(crate) struct Item<'a> {
+    view: &'a View,
+    key: &'a [u8],
+    found: Found,
+}
+
+impl Item<'_> {
+    /// The key.
+    pub(crate) fn key(&self) -> &[u8] {
+        self.key
+    }
+
+    /// Hands the value to `take`.
+    pub(crate) fn read<R>(&self, take: impl FnOnce(&[u8]) -> Result<R>) -> Result<R> {
+        self.view.read_found(self.key, &self.found, take)
+    }
+}
+
 /// A walk over the keys of a selection, from both ends.
 pub(crate) struct Cursor {
     view: View,
     low: Bound<Vec<u8>>,
     high: Bound<Vec<u8>>,
     /// Fetched from the low end, lowest key first.
-    front: VecDeque<Item>,
-    /// Fetched from the high end, lowest key first.
-    back: VecDeque<Item>,
+    front: Page,
+    /// Fetched from the high end, highest key first.
+    back: Page,
     /// How many more may come from the leading end, until the other end is asked.
     limit: Option<usize>,
     backwards: bool,
-    page: usize,
-    page_max: usize,
+    page_len: usize,
+    page_len_max: usize,
 }
 
 impl Cursor {
@@ -58,22 +106,17 @@ impl Cursor {
             view,
             low,
             high,
-            front: VecDeque::new(),
-            back: VecDeque::new(),
+            front: Page::default(),
+            back: Page::default(),
             limit,
             backwards,
-            page: page_size.unwrap_or(PAGE_MIN),
-            page_max: page_size.unwrap_or(PAGE_MAX),
+            page_len: page_size.unwrap_or(PAGE_MIN),
+            page_len_max: page_size.unwrap_or(PAGE_MAX),
         }
     }
 
-    /// The view that is walked over.
-    pub(crate) fn view(&self) -> &View {
-        &self.view
-    }
-
     /// The next key in the direction of the selection.
-    pub(crate) fn next(&mut self) -> Option<Item> {
+    pub(crate) fn next(&mut self) -> Option<Item<'_>> {
         match &mut self.limit {
             Some(0) => return None,
             Some(limit) => *limit -= 1,
@@ -83,41 +126,53 @@ impl Cursor {
     }
 
     /// The next key from the other end.
-    pub(crate) fn next_back(&mut self) -> Option<Item> {
+    pub(crate) fn next_back(&mut self) -> Option<Item<'_>> {
         if let Some(limit) = self.limit.take() {
             self.fetch_all(limit);
         }
         self.take(!self.backwards)
     }
 
-    fn take(&mut self, from_high: bool) -> Option<Item> {
+    /// All the keys. What the view shares with others is free when they are there.
+    pub(crate) fn into_keys(mut self) -> Vec<Box<[u8]>> {
+        let mut keys = Vec::new();
+        while let Some(item) = self.next() {
+            keys.push(item.key().into());
+        }
+        keys
+    }
+
+    fn take(&mut self, from_high: bool) -> Option<Item<'_>> {
+        if self.page(from_high).items.is_empty() {
+            self.fetch(from_high, self.page_len);
+        }
+        let near = self.page(from_high).items.pop_front();
+        let (page, item) = match near {
+            Some(item) => (from_high, item),
+            None => (!from_high, self.page(!from_high).items.pop_back()?),
+        };
+        let page = if page { &self.back } else { &self.front };
+        Some(Item {
+            view: &self.view,
+            key: page.key(&item),
+            found: item.found,
+        })
+    }
+
+    fn page(&mut self, from_high: bool) -> &mut Page {
         if from_high {
-            if self.back.is_empty() {
-                self.fetch(true, self.page);
-            }
-            self.back.pop_back().or_else(|| self.front.pop_back())
+            &mut self.back
         } else {
-            if self.front.is_empty() {
-                self.fetch(false, self.page);
-            }
-            self.front.pop_front().or_else(|| self.back.pop_front())
+            &mut self.front
         }
     }
 
     /// Fetches all that a limit lets through, so that both ends are known.
     fn fetch_all(&mut self, limit: usize) {
-        let fetched = if self.backwards {
-            &self.back
-        } else {
-            &self.front
-        }
-        .len();
-        if let Some(more) = limit.checked_sub(fetched) {
-            self.fetch(self.backwards, more);
-        } else if self.backwards {
-            self.back.drain(..fetched - limit);
-        } else {
-            self.front.truncate(limit);
+        let fetched = self.page(self.backwards).items.len();
+        match limit.checked_sub(fetched) {
+            Some(more) => self.fetch(self.backwards, more),
+            None => self.page(self.backwards).items.truncate(limit),
         }
         self.low = Bound::Excluded(Vec::new());
         self.high = Bound::Excluded(Vec::new());
@@ -129,32 +184,31 @@ impl Cursor {
             return;
         }
         let bounds = (as_slice(&self.low), as_slice(&self.high));
-        let (front, back) = (&mut self.front, &mut self.back);
+        let page = if from_high {
+            &mut self.back
+        } else {
+            &mut self.front
+        };
+        if page.items.is_empty() {
+            page.bytes.clear();
+        }
         let mut left = count;
-        self.view.walk(bounds, from_high, |item| {
-            if from_high {
-                back.push_front(item);
-            } else {
-                front.push_back(item);
-            }
+        self.view.walk(bounds, from_high, |key, found| {
+            page.push(key, found);
             left -= 1;
             left > 0
         });
         if left < count {
+            let last = page.items.back().map_or(&[][..], |item| page.key(item));
+            let last = Bound::Excluded(last.to_vec());
             if from_high {
-                self.high = last_bound(self.back.front());
+                self.high = last;
             } else {
-                self.low = last_bound(self.front.back());
+                self.low = last;
             }
         }
-        self.page = (self.page * 2).min(self.page_max);
+        self.page_len = (self.page_len * 2).min(self.page_len_max);
     }
-}
-
-fn last_bound(item: Option<&Item>) -> Bound<Vec<u8>> {
-    item.map_or(Bound::Unbounded, |item| {
-        Bound::Excluded(item.key().to_vec())
-    })
 }
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
@@ -207,14 +261,17 @@ impl<V, S: Decode<V>, K: Key + ?Sized> Iter<V, S, K> {
         }
     }
 
-    fn pair(&mut self, item: Option<Item>) -> Option<Result<(K::Owned, V)>> {
-        let item = item?;
+    fn pair(&mut self, from_back: bool) -> Option<Result<(K::Owned, V)>> {
+        if let Some(error) = &self.error {
+            return Some(Err(error.clone()));
+        }
+        let item = if from_back {
+            self.cursor.next_back()
+        } else {
+            self.cursor.next()
+        }?;
         let serializer = &self.serializer;
-        let value = self
-            .cursor
-            .view()
-            .read_item(&item, |bytes| decode(serializer, item.key(), bytes));
-        match value {
+        match item.read(|bytes| decode(serializer, item.key(), bytes)) {
             Ok(value) => Some(Ok((K::from_bytes(item.key()), value))),
             Err(error) => {
                 self.error = Some(error.clone());
@@ -228,21 +285,13 @@ impl<V, S: Decode<V>, K: Key + ?Sized> Iterator for Iter<V, S, K> {
     type Item = Result<(K::Owned, V)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = &self.error {
-            return Some(Err(error.clone()));
-        }
-        let item = self.cursor.next();
-        self.pair(item)
+        self.pair(false)
     }
 }
 
 impl<V, S: Decode<V>, K: Key + ?Sized> DoubleEndedIterator for Iter<V, S, K> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if let Some(error) = &self.error {
-            return Some(Err(error.clone()));
-        }
-        let item = self.cursor.next_back();
-        self.pair(item)
+        self.pair(true)
     }
 }
 

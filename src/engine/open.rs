@@ -383,6 +383,7 @@ fn start(
     });
     engine.deferred.attach(&engine);
     engine.keeper.attach(&engine);
+    engine.index.settle();
     while engine.index.prune(&engine.horizon(), 0) {}
     let path = engine.identity.path.display();
     tracing::debug!(%path, keys = engine.index.keys(), "store opened");

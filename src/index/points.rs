@@ -1,112 +1,245 @@
-//! Points: key to entry by hash, for get, has, set and delete.
+//! Points: key to versions by hash, for get, has, set and delete.
 //!
-//! The table is cut into shards, each behind a lock of its own that is held for one lookup or
-//! one change, never while anything is read from or written to a file.
+//! The keys are cut into shards, each behind a lock of its own that is held for one lookup or
+//! one change, never while anything is read from or written to a file. A [`Handle`] says where a
+//! key is; the order of keys is made of handles.
+//!
+//! Invariants:
+//! 1. Who holds the lock of a shard takes no other lock of the index.
+//! 2. A slot is freed by [`Points::free`] alone, when its handle is nowhere any more: [`Points::look`]
+//!    has taken it out of the table, [`Order`](super::order::Order) out of its blocks.
 
+use std::cmp::Ordering;
 use std::hash::BuildHasher;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::AtomicU64;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use hashbrown::hash_table::Entry as Slot;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
-use super::Entry;
+use super::shard::{Looked, Shard};
+use super::versions::Horizon;
+use crate::log::location::{Location, Version};
 
-const SHARDS: usize = 64;
+const SHARD_BITS: u32 = 6;
+const SHARDS: usize = 1 << SHARD_BITS;
 /// Shards are chosen by bits that the table itself uses for neither slots nor tags.
 const SHARD_SHIFT: u32 = 40;
 
-type Table = HashTable<Arc<Entry>>;
+/// Where a key is: its shard and its slot. Four bytes, so there are at most 2³² keys, which would
+/// take 400 GB of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Handle(u32);
 
-/// The hash table over all entries.
+impl Handle {
+    fn new(shard: usize, number: u32) -> Self {
+        let is_known = number >> (u32::BITS - SHARD_BITS) == 0;
+        assert!(is_known, "more than 2^32 keys");
+        // OK because there are few shards.
+        Self(number << SHARD_BITS | u32::try_from(shard).unwrap_or(0))
+    }
+
+    fn shard(self) -> usize {
+        self.0 as usize % SHARDS
+    }
+
+    fn number(self) -> u32 {
+        self.0 >> SHARD_BITS
+    }
+}
+
+/// What [`Points::change`] did.
+pub(super) struct Changed {
+    pub(super) handle: Handle,
+    /// The version that is not the newest any more, or was not taken; none if the key is new.
+    pub(super) forgotten: Option<Version>,
+    /// Whether the key is to be looked at later, and does not wait for that yet.
+    pub(super) waits: bool,
+}
+
+/// The hash table over all keys.
 pub(super) struct Points {
     hasher: DefaultHashBuilder,
-    shards: Vec<RwLock<Table>>,
+    shards: Box<[RwLock<Shard>]>,
 }
 
 impl Points {
     pub(super) fn new() -> Self {
-        let shards = (0..SHARDS).map(|_| RwLock::new(Table::new())).collect();
         Self {
             hasher: DefaultHashBuilder::default(),
-            shards,
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
         }
     }
 
-    /// Hands the entry of `key` to `take`.
-    pub(super) fn get<R>(&self, key: &[u8], take: impl FnOnce(&Entry) -> R) -> Option<R> {
+    /// What a reader at `sequence` sees of `key`.
+    pub(super) fn at(&self, key: &[u8], sequence: u64) -> Option<Version> {
         let hash = self.hasher.hash_one(key);
-        let shard = self.read(hash);
-        shard
-            .find(hash, |entry| entry.key() == key)
-            .map(|entry| take(entry))
+        let shard = self.read(shard_of(hash));
+        let number = shard.find(hash, key)?;
+        shard.at(shard.slot(number), sequence)
     }
 
-    /// Hands the entry of `key` to `change`, or makes one by `insert`.
-    ///
-    /// `insert` runs under the shard's lock, so that no entry is in one structure of the index
-    /// alone while another writer looks.
-    pub(super) fn change_or_insert<R>(
+    /// What whoever begins to read now sees of `key`.
+    pub(super) fn now(&self, key: &[u8], visible: &AtomicU64) -> Option<Version> {
+        let hash = self.hasher.hash_one(key);
+        let shard = self.read(shard_of(hash));
+        let number = shard.find(hash, key)?;
+        shard.now(shard.slot(number), visible)
+    }
+
+    /// Gives `key` a new version, beside readers at `horizon`, or in place of all it has if there
+    /// are none; then only if it is not older.
+    pub(super) fn change(
         &self,
         key: &[u8],
-        change: impl FnOnce(&Arc<Entry>) -> R,
-        insert: impl FnOnce() -> (Arc<Entry>, R),
-    ) -> R {
+        version: Version,
+        horizon: Option<&Horizon>,
+    ) -> Changed {
         let hash = self.hasher.hash_one(key);
-        {
-            // Overwriting changes no structure, so readers of the shard go on.
-            let shard = self.read(hash);
-            if let Some(entry) = shard.find(hash, |entry| entry.key() == key) {
-                return change(entry);
-            }
-        }
-        let mut shard = self.write(hash);
-        let rehash = |entry: &Arc<Entry>| self.hasher.hash_one(entry.key());
-        match shard.entry(hash, |entry| entry.key() == key, rehash) {
-            Slot::Occupied(slot) => change(slot.get()),
-            Slot::Vacant(slot) => {
-                let (entry, result) = insert();
-                slot.insert(entry);
-                result
-            }
-        }
-    }
-
-    /// Removes `entry` if `condemn` says so under the shard's lock.
-    pub(super) fn remove_if(&self, entry: &Arc<Entry>, condemn: impl FnOnce(&Entry) -> bool) {
-        let hash = self.hasher.hash_one(entry.key());
-        let mut shard = self.write(hash);
-        if let Ok(slot) = shard.find_entry(hash, |found| Arc::ptr_eq(found, entry))
-            && condemn(entry)
-        {
-            slot.remove();
-        }
-    }
-
-    /// How many bytes the table takes.
-    pub(super) fn table_bytes(&self) -> u64 {
-        let bytes = |shard: &RwLock<Table>| {
-            shard
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .allocation_size()
+        let at = shard_of(hash);
+        let mut shard = self.write(at);
+        let Some(number) = shard.find(hash, key) else {
+            let number = shard.add(&self.hasher, hash, key, version);
+            return Changed {
+                handle: Handle::new(at, number),
+                forgotten: None,
+                waits: version.is_tombstone() && shard.wait(number),
+            };
         };
-        self.shards.iter().map(|shard| bytes(shard) as u64).sum()
+        let before = shard.slot(number).newest;
+        let (forgotten, is_crowded) = match horizon {
+            Some(horizon) => (before, shard.push(number, version, horizon)),
+            None if version.sequence < before.sequence => (version, false),
+            None => {
+                shard.replace(number, version);
+                (before, false)
+            }
+        };
+        let newest = shard.slot(number).newest;
+        Changed {
+            handle: Handle::new(at, number),
+            forgotten: Some(forgotten),
+            waits: (is_crowded || newest.is_tombstone()) && shard.wait(number),
+        }
     }
 
-    fn read(&self, hash: u64) -> RwLockReadGuard<'_, Table> {
-        self.shard(hash)
+    /// Gives the version `sequence` of `key` another location; the one before.
+    pub(super) fn relocate(&self, key: &[u8], sequence: u64, to: Location) -> Option<Location> {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.write(shard_of(hash));
+        let number = shard.find(hash, key)?;
+        shard.relocate(number, sequence, to)
+    }
+
+    /// Drops what nobody at `horizon` can see of a key that has waited.
+    pub(super) fn look(&self, handle: Handle, horizon: &Horizon) -> Looked {
+        self.write(handle.shard())
+            .look(&self.hasher, handle.number(), horizon)
+    }
+
+    /// Frees the slot of a key that is gone, and whose handle is nowhere any more.
+    pub(super) fn free(&self, handle: Handle) {
+        self.write(handle.shard()).free(handle.number());
+    }
+
+    /// Adds keys that are not there yet, and appends their handles in the same order to `handles`.
+    ///
+    /// Shard by shard: a lock is taken once, and one table is in the cache.
+    pub(super) fn add_all<K: AsRef<[u8]>>(&self, keys: &[(K, Version)], handles: &mut Vec<Handle>) {
+        let hashes: Vec<u64> = keys
+            .iter()
+            .map(|(key, _)| self.hasher.hash_one(key.as_ref()))
+            .collect();
+        let mut ends = [0_usize; SHARDS];
+        for &hash in &hashes {
+            ends[shard_of(hash)] += 1;
+        }
+        let mut begin = 0;
+        for end in &mut ends {
+            begin += std::mem::replace(end, begin);
+        }
+        let mut by_shard = vec![0; keys.len()];
+        for (at, &hash) in hashes.iter().enumerate() {
+            let end = &mut ends[shard_of(hash)];
+            by_shard[*end] = at;
+            *end += 1;
+        }
+        let base = handles.len();
+        handles.resize(base + keys.len(), Handle(0));
+        let mut begin = 0;
+        for (shard_at, &end) in ends.iter().enumerate() {
+            let mut shard = self.write(shard_at);
+            for &at in &by_shard[begin..end] {
+                let (key, version) = &keys[at];
+                let number = shard.add(&self.hasher, hashes[at], key.as_ref(), *version);
+                handles[base + at] = Handle::new(shard_at, number);
+            }
+            begin = end;
+        }
+    }
+
+    /// Makes place for about `count` keys more.
+    pub(super) fn reserve(&self, count: usize) {
+        // Shards are never quite equal.
+        let each = count / SHARDS + count / SHARDS / 16;
+        for at in 0..SHARDS {
+            self.write(at).reserve(&self.hasher, each);
+        }
+    }
+
+    /// How the key of `handle` compares to `key`. The caller keeps the slot from being freed: it
+    /// holds the lock of the block that the handle is in.
+    pub(super) fn compare(&self, handle: Handle, key: &[u8]) -> Ordering {
+        self.with_key(handle, |found| found.cmp(key))
+    }
+
+    /// Hands the key of `handle` to `take`; as [`Points::compare`].
+    pub(super) fn with_key<R>(&self, handle: Handle, take: impl FnOnce(&[u8]) -> R) -> R {
+        let shard = self.read(handle.shard());
+        take(shard.slot(handle.number()).key())
+    }
+
+    /// Hands the key of `handle`, and what a reader at `sequence` sees of it, to `visit`, unless
+    /// that is nothing; as [`Points::compare`]. False if `visit` says stop.
+    pub(super) fn visit(
+        &self,
+        handle: Handle,
+        sequence: u64,
+        visit: &mut impl FnMut(&[u8], Version) -> bool,
+    ) -> bool {
+        let shard = self.read(handle.shard());
+        let slot = shard.slot(handle.number());
+        match shard.at(slot, sequence) {
+            Some(version) if !version.is_tombstone() => visit(slot.key(), version),
+            _ => true,
+        }
+    }
+
+    /// How many bytes all shards take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        (0..SHARDS).map(|at| self.read(at).memory_bytes()).sum()
+    }
+
+    /// How many versions `key` has.
+    #[cfg(test)]
+    pub(super) fn count(&self, key: &[u8]) -> Option<usize> {
+        let hash = self.hasher.hash_one(key);
+        let shard = self.read(shard_of(hash));
+        shard.find(hash, key).map(|number| shard.count(number))
+    }
+
+    fn read(&self, shard: usize) -> RwLockReadGuard<'_, Shard> {
+        self.shards[shard]
             .read()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, hash: u64) -> RwLockWriteGuard<'_, Table> {
-        self.shard(hash)
+    fn write(&self, shard: usize) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[shard]
             .write()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn shard(&self, hash: u64) -> &RwLock<Table> {
-        let at = (hash >> SHARD_SHIFT) % SHARDS as u64;
-        &self.shards[usize::try_from(at).unwrap_or(0)]
-    }
+fn shard_of(hash: u64) -> usize {
+    usize::try_from((hash >> SHARD_SHIFT) % SHARDS as u64).unwrap_or(0)
 }

@@ -469,16 +469,14 @@ impl<S: Serializer, K: Key + ?Sized, E> Source for Transaction<'_, S, K, E> {
     }
 
     fn delete_selected(&self, selection: Selection) -> Result<u64> {
-        let mut cursor = Cursor::new(self.view()?, selection);
-        let items: Vec<_> = std::iter::from_fn(|| cursor.next()).collect();
-        // While the cursor lives it shares the changes, and the first one would copy them all.
-        drop(cursor);
+        // A cursor that lived on would share the changes, and the first one would copy them all.
+        let keys = Cursor::new(self.view()?, selection).into_keys();
         let inner = self.begin()?;
-        for item in &items {
-            inner.core()?.overlay.change(item.key(), None)?;
+        for key in &keys {
+            inner.core()?.overlay.change(key, None)?;
         }
         inner.commit()?;
-        Ok(items.len() as u64)
+        Ok(keys.len() as u64)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::overlay::Changes;
 use crate::engine::snapshot::Pin;
 use crate::error::Result;
-use crate::index::{Entry, KeyBounds, is_empty};
+use crate::index::{KeyBounds, is_empty};
 use crate::log::location::Version;
 
 /// A pinned sequence number, with changes over it.
@@ -20,22 +20,12 @@ pub(crate) struct View {
     pub(crate) changes: Option<Arc<Changes>>,
 }
 
-/// A key that a view shows, and where its value is.
-pub(crate) enum Item {
+/// Where a view has the value of a key that it shows.
+pub(crate) enum Found {
     /// In the log.
-    Stored(Arc<Entry>, Version),
+    Stored(Version),
     /// In a transaction.
-    Changed(Arc<[u8]>, Arc<[u8]>),
-}
-
-impl Item {
-    /// The key.
-    pub(crate) fn key(&self) -> &[u8] {
-        match self {
-            Self::Stored(entry, _) => entry.key(),
-            Self::Changed(key, _) => key,
-        }
-    }
+    Changed(Arc<[u8]>),
 }
 
 impl View {
@@ -55,20 +45,17 @@ impl View {
         }
     }
 
-    /// Hands the value of `item`, which this view has shown, to `take`.
-    pub(crate) fn read_item<R>(
+    /// Hands the value of `key`, which this view has shown and found there, to `take`.
+    pub(crate) fn read_found<R>(
         &self,
-        item: &Item,
+        key: &[u8],
+        found: &Found,
         take: impl FnOnce(&[u8]) -> Result<R>,
     ) -> Result<R> {
         self.check_open()?;
-        match item {
-            Item::Stored(entry, version) => {
-                self.pin
-                    .engine()
-                    .read_version(entry.key(), *version, take)?
-            }
-            Item::Changed(_, value) => take(value),
+        match found {
+            Found::Stored(version) => self.pin.engine().read_version(key, *version, take)?,
+            Found::Changed(value) => take(value),
         }
     }
 
@@ -79,11 +66,13 @@ impl View {
     }
 
     /// Hands the keys within `bounds` to `visit`, in order or backwards, until it says stop.
+    ///
+    /// `visit` runs under locks of the index: it copies what it needs.
     pub(crate) fn walk(
         &self,
         bounds: KeyBounds<'_>,
         backwards: bool,
-        mut visit: impl FnMut(Item) -> bool,
+        mut visit: impl FnMut(&[u8], Found) -> bool,
     ) {
         if is_empty(bounds) {
             return;
@@ -91,10 +80,10 @@ impl View {
         let index = &self.pin.engine().index;
         let mut changed = Changed::new(self.changes.as_deref(), bounds, backwards);
         let mut going = true;
-        index.walk(bounds, backwards, self.pin.sequence, |entry, version| {
-            going = changed.visit_before(entry.key(), &mut visit);
-            if going && !changed.skip(entry.key(), &mut visit, &mut going) {
-                going = visit(Item::Stored(entry.clone(), version));
+        index.walk(bounds, backwards, self.pin.sequence, |key, version| {
+            going = changed.visit_before(key, &mut visit);
+            if going && !changed.skip(key, &mut visit, &mut going) {
+                going = visit(key, Found::Stored(version));
             }
             going
         });
@@ -132,7 +121,7 @@ impl<'a> Changed<'a> {
     }
 
     /// Visits the changed keys that come before `key`. False to stop.
-    fn visit_before(&mut self, key: &[u8], visit: &mut impl FnMut(Item) -> bool) -> bool {
+    fn visit_before(&mut self, key: &[u8], visit: &mut impl FnMut(&[u8], Found) -> bool) -> bool {
         let backwards = self.backwards;
         let before = |changed: &[u8]| {
             if backwards {
@@ -143,7 +132,7 @@ impl<'a> Changed<'a> {
         };
         while let Some((key, change)) = self.range.next_if(|(changed, _)| before(changed)) {
             if let Some(value) = &change.value
-                && !visit(Item::Changed(key.clone(), value.clone()))
+                && !visit(key, Found::Changed(value.clone()))
             {
                 return false;
             }
@@ -152,20 +141,25 @@ impl<'a> Changed<'a> {
     }
 
     /// Visits `key` if it was changed, and says whether it was; sets `going` to false to stop.
-    fn skip(&mut self, key: &[u8], visit: &mut impl FnMut(Item) -> bool, going: &mut bool) -> bool {
+    fn skip(
+        &mut self,
+        key: &[u8],
+        visit: &mut impl FnMut(&[u8], Found) -> bool,
+        going: &mut bool,
+    ) -> bool {
         let Some((key, change)) = self.range.next_if(|(changed, _)| changed.as_ref() == key) else {
             return false;
         };
         if let Some(value) = &change.value {
-            *going = visit(Item::Changed(key.clone(), value.clone()));
+            *going = visit(key, Found::Changed(value.clone()));
         }
         true
     }
 
-    fn visit_rest(&mut self, visit: &mut impl FnMut(Item) -> bool) {
+    fn visit_rest(&mut self, visit: &mut impl FnMut(&[u8], Found) -> bool) {
         for (key, change) in self.range.by_ref() {
             if let Some(value) = &change.value
-                && !visit(Item::Changed(key.clone(), value.clone()))
+                && !visit(key, Found::Changed(value.clone()))
             {
                 return;
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::engine::snapshot::Pin;
 use crate::error::{Error, Result};
+use crate::log::location::Version;
 use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
 
@@ -77,20 +78,20 @@ fn verify_keys(pin: &Arc<Pin>, report: &mut VerifyReport) -> Result<()> {
     let mut low: Bound<Vec<u8>> = Bound::Unbounded;
     loop {
         engine.check_open()?;
-        let mut page = Vec::with_capacity(PAGE);
+        let mut page: Vec<(Box<[u8]>, Version)> = Vec::with_capacity(PAGE);
         let bounds = (low.as_ref().map(Vec::as_slice), Bound::Unbounded);
         engine
             .index
-            .walk(bounds, false, pin.sequence, |entry, version| {
-                page.push((entry.clone(), version));
+            .walk(bounds, false, pin.sequence, |key, version| {
+                page.push((key.into(), version));
                 page.len() < PAGE
             });
         let Some((last, _)) = page.last() else {
             return Ok(());
         };
-        low = Bound::Excluded(last.key().to_vec());
-        for (entry, version) in &page {
-            engine.log.read(entry.key(), *version, true, |_| ())?;
+        low = Bound::Excluded(last.to_vec());
+        for (key, version) in &page {
+            engine.log.read(key, *version, true, |_| ())?;
             report.keys += 1;
         }
     }
