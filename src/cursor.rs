@@ -13,7 +13,7 @@ use crate::key::Key;
 use crate::serializer::{Decode, decode};
 use crate::transaction::view::{Found, View};
 
-/// The first page of a query without a page size, and the largest, in keys.
+/// The first page of a query without a page size, unless it has a limit, and the largest, in keys.
 const PAGE_MIN: usize = 16;
 const PAGE_MAX: usize = 256;
 
@@ -102,6 +102,7 @@ impl Cursor {
             limit,
             page_size,
         } = selection;
+        let first = limit.map_or(PAGE_MIN, |limit| limit.clamp(1, PAGE_MAX));
         Self {
             view,
             low,
@@ -110,7 +111,7 @@ impl Cursor {
             back: Page::default(),
             limit,
             backwards,
-            page_len: page_size.unwrap_or(PAGE_MIN),
+            page_len: page_size.unwrap_or(first),
             page_len_max: page_size.unwrap_or(PAGE_MAX),
         }
     }
