@@ -90,6 +90,8 @@ pub(crate) struct Cursor {
     backwards: bool,
     page_len: usize,
     page_len_max: usize,
+    /// Whether the values are read too.
+    reads_values: bool,
 }
 
 impl Cursor {
@@ -113,6 +115,7 @@ impl Cursor {
             backwards,
             page_len: page_size.unwrap_or(first),
             page_len_max: page_size.unwrap_or(PAGE_MAX),
+            reads_values: false,
         }
     }
 
@@ -199,6 +202,10 @@ impl Cursor {
             left -= 1;
             left > 0
         });
+        if self.reads_values {
+            let fetched = page.items.iter().rev().take(count - left);
+            self.view.warm(fetched.map(|item| (item.len, &item.found)));
+        }
         if left < count {
             let last = page.items.back().map_or(&[][..], |item| page.key(item));
             let last = Bound::Excluded(last.to_vec());
@@ -252,7 +259,8 @@ pub struct Iter<V, S, K: ?Sized> {
 }
 
 impl<V, S: Decode<V>, K: Key + ?Sized> Iter<V, S, K> {
-    pub(crate) fn new(cursor: Cursor, serializer: S) -> Self {
+    pub(crate) fn new(mut cursor: Cursor, serializer: S) -> Self {
+        cursor.reads_values = true;
         Self {
             cursor,
             serializer,

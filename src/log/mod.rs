@@ -279,6 +279,16 @@ impl Log {
         segment.read(key, version, verify, take)
     }
 
+    /// Says that these entries, each with the length of its key, are read soon.
+    pub(crate) fn warm(&self, entries: impl Iterator<Item = (usize, Version)>) {
+        let segments = self.segments.load();
+        for (key_len, version) in entries {
+            if let Some(segment) = find(&segments, version.location.segment) {
+                segment.warm(key_len, version);
+            }
+        }
+    }
+
     /// Counts the entry at `version` as dead.
     pub(crate) fn count_dead(&self, version: Version, key_len: usize) {
         if version.is_tombstone() {

@@ -20,6 +20,9 @@ use crate::format::record::{ENTRY_HEADER_BYTES, entry_value};
 use crate::limits::{ALLOCATE_BYTES_MIN, SEGMENT_FILE_BYTES_MAX};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
+/// Of a long entry only the beginning is worth bringing near: the rest the machine foresees.
+const WARM_BYTES_MAX: usize = 512;
+
 /// A segment of the log.
 pub(crate) struct Segment {
     /// Its id.
@@ -193,6 +196,13 @@ impl Segment {
             Ok(value) => Ok(take(value)),
             Err(what) => Err(Error::corrupt(&self.path, u64::from(offset), what)),
         }
+    }
+
+    /// Says that the entry at `version`, of a key of `key_len` bytes, is read soon.
+    pub(crate) fn warm(&self, key_len: usize, version: Version) {
+        let len = usize::try_from(version.entry_bytes(key_len)).unwrap_or(0);
+        self.file
+            .warm(u64::from(version.location.offset), len.min(WARM_BYTES_MAX));
     }
 
     /// Behind the last whole record, header included.

@@ -59,6 +59,15 @@ impl View {
         }
     }
 
+    /// Says that what was found is read soon; each with the length of its key.
+    pub(crate) fn warm<'a>(&self, found: impl Iterator<Item = (usize, &'a Found)>) {
+        let stored = found.filter_map(|(key_len, found)| match found {
+            Found::Stored(version) => Some((key_len, *version)),
+            Found::Changed(_) => None,
+        });
+        self.pin.engine().log.warm(stored);
+    }
+
     /// Refuses if the store was closed meanwhile.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.pin.opening.check_open()?;

@@ -320,6 +320,10 @@ pub trait VfsFile: Send + Sync {
     /// [`io::ErrorKind::UnexpectedEof`] if the file ends before; what the machine says.
     fn view(&self, offset: u64, len_bytes: usize) -> io::Result<Cow<'_, [u8]>>;
 
+    /// Says that views of so many bytes are asked for soon: a machine that
+    /// is told of many may bring them near at once.
+    fn warm(&self, _offset: u64, _len_bytes: usize) {}
+
     /// Prepares borrowed views of the first `len_bytes`, which may lie beyond the file's end;
     /// one that cannot be prepared is copied. A second call does nothing.
     fn map(&self, len_bytes: u64);
