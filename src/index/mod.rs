@@ -56,7 +56,7 @@ const SIZES: Sizes = Sizes {
     block: 256,
     group: 1024,
     replay_group: 64 * 1024,
-    page: 64 * 1024,
+    page: 16 * 1024,
 };
 
 /// How many waiting keys a call to [`Index::prune`] looks at beside those that its caller may
