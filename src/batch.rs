@@ -7,7 +7,9 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result, show_key};
-use crate::format::record::{ENTRY_HEADER_BYTES, RECORD_HEADER_BYTES, entries, push_entry};
+use crate::format::record::{
+    ENTRY_HEADER_BYTES, RECORD_HEADER_BYTES, RecordKind, entries, push_entry,
+};
 use crate::limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, SPARE_BUFFER_BYTES_MAX, VALUE_BYTES_MAX};
 
 const HEADER_LEN: usize = RECORD_HEADER_BYTES as usize;
@@ -96,9 +98,13 @@ impl Batch {
 
     /// The changes: offset from the start of the record, key, value or tombstone.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, &[u8], Option<&[u8]>)> {
-        entries(&self.buffers.record[HEADER_LEN..], self.count)
-            .map_while(std::result::Result::ok)
-            .map(|entry| (entry.at + RECORD_HEADER_BYTES, entry.key, entry.value))
+        entries(
+            &self.buffers.record[HEADER_LEN..],
+            RecordKind::Batch,
+            self.count,
+        )
+        .map_while(std::result::Result::ok)
+        .map(|entry| (entry.at + RECORD_HEADER_BYTES, entry.key, entry.value))
     }
 }
 

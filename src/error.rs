@@ -396,6 +396,16 @@ impl Error {
         }
     }
 
+    /// A failed write into space that was not allocated before: [`Error::DiskFull`] if that is what
+    /// the machine said.
+    pub(crate) fn write(path: &Path, needed_bytes: u64, source: io::Error) -> Self {
+        if is_disk_full(&source) {
+            Self::allocate(path, needed_bytes, source)
+        } else {
+            Self::io("write", path, source)
+        }
+    }
+
     /// A file that could not be made: [`Error::DiskFull`] if that is what the machine said.
     pub(crate) fn create(path: &Path, source: io::Error) -> Self {
         if is_disk_full(&source) {

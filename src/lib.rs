@@ -65,6 +65,8 @@ mod batch;
 
 mod key;
 
+mod compaction;
+
 mod engine;
 
 mod upkeep;
@@ -95,6 +97,7 @@ pub mod vfs;
 )]
 mod vfs;
 
+pub use compaction::{CompactProgress, CompactReport};
 pub use cursor::Iter;
 pub use error::{Cause, Error, ErrorKind, Holder, Result};
 #[cfg(feature = "failpoints")]

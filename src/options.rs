@@ -3,6 +3,8 @@
 //! A user builds [`Options`] and opens; what is left of them afterwards is a `Settings`, which
 //! every room below may trust.
 
+mod compaction;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::limits::{
 use crate::serializer::{Cbor, Serializer};
 use crate::store::Store;
 use crate::vfs::{Vfs, os::OsVfs};
+pub use compaction::Compaction;
 
 /// Who else may have the store open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,84 +75,6 @@ pub enum Durability {
     Os,
 }
 
-/// When segments are rewritten to free the space of dead bytes.
-///
-/// This version of the crate does not compact yet: the policy is checked and kept, and takes
-/// effect with the version that does. Until then a store grows with every write.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Compaction {
-    automatic: bool,
-    dead_ratio: f64,
-    dead_bytes: u64,
-    rate_limit_bytes: Option<u64>,
-}
-
-impl Compaction {
-    /// In the background, once half of a segment is dead.
-    pub fn automatic() -> Self {
-        Self {
-            automatic: true,
-            dead_ratio: 0.5,
-            dead_bytes: 1 << 20,
-            rate_limit_bytes: None,
-        }
-    }
-
-    /// Never by itself.
-    pub fn manual() -> Self {
-        Self {
-            automatic: false,
-            ..Self::automatic()
-        }
-    }
-
-    /// The share of dead bytes from which a segment is worth rewriting, above 0 and at most 1.
-    #[must_use]
-    pub fn dead_ratio(mut self, ratio: f64) -> Self {
-        self.dead_ratio = ratio;
-        self
-    }
-
-    /// How many dead bytes there must be before anything is rewritten.
-    #[must_use]
-    pub fn dead_bytes(mut self, bytes: u64) -> Self {
-        self.dead_bytes = bytes;
-        self
-    }
-
-    /// The most bytes a second that are rewritten; above zero.
-    #[must_use]
-    pub fn rate_limit_bytes(mut self, bytes_a_second: u64) -> Self {
-        self.rate_limit_bytes = Some(bytes_a_second);
-        self
-    }
-
-    fn check(&self) -> Result<()> {
-        if !(self.dead_ratio > 0.0 && self.dead_ratio <= 1.0) {
-            let value = self.dead_ratio.to_string();
-            return Err(invalid(
-                "compaction.dead_ratio",
-                value,
-                "above 0 and at most 1",
-            ));
-        }
-        if self.rate_limit_bytes == Some(0) {
-            return Err(invalid(
-                "compaction.rate_limit_bytes",
-                "0".into(),
-                "above 0",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl Default for Compaction {
-    fn default() -> Self {
-        Self::automatic()
-    }
-}
-
 /// How far opening has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -175,7 +100,7 @@ pub(crate) struct Settings {
     pub(crate) segment_bytes: u64,
     pub(crate) verify_reads: bool,
     pub(crate) any_serializer: bool,
-    compaction: Compaction,
+    pub(crate) compaction: Compaction,
     progress: Option<Progress>,
 }
 
@@ -420,7 +345,7 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
         self
     }
 
-    /// When segments are rewritten; see [`Compaction`]. Default: automatic.
+    /// When segments are rewritten; see [`Compaction`]. Default: manual.
     pub fn compaction(mut self, compaction: Compaction) -> Self {
         self.settings.compaction = compaction;
         self

@@ -3,12 +3,15 @@
 //! Users come in here. A value goes on through its serializer, into a batch or a transaction, and
 //! from there to `engine::commit`; a read goes to the engine, or through a view to a cursor.
 
+mod care;
+
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::{Batch, change_bytes, check_key, check_total, check_value};
+use crate::compaction;
 use crate::cursor::{Cursor, Selection};
 use crate::engine::open::{Wanted, open};
 use crate::engine::snapshot::Pin;
@@ -23,7 +26,6 @@ use crate::serializer::{Cbor, Decode, Encode, Serializer, decode, encode};
 use crate::snapshot::Snapshot;
 use crate::transaction::view::View;
 use crate::transaction::{Transaction, TxOptions};
-use crate::upkeep::{Stats, VerifyReport, stats, verify};
 use crate::vfs::Vfs;
 
 /// An embedded, ordered key-value store.
@@ -93,6 +95,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
             serializer: serializer.name(),
         };
         let opening = open(vfs, path, settings, &wanted)?;
+        compaction::start(&opening.engine, &settings.compaction);
         Ok(Self {
             opening,
             serializer,
@@ -323,41 +326,6 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
         Transaction::begin_top(&self.opening, &self.serializer, options)
     }
 
-    /// Makes everything that was committed so far durable.
-    ///
-    /// # Durability
-    /// All that this process has committed is on disk when this returns.
-    ///
-    /// # Blocking
-    /// For one sync of the disk, and for the one that is running; not for other writers. Waiting for
-    /// the disk has no deadline.
-    ///
-    /// # Errors
-    /// `Io` if the sync fails, which poisons the store; `Poisoned`, `Closed`, `Forked`.
-    pub fn sync(&self) -> Result<()> {
-        self.engine()?.sync()
-    }
-
-    /// Figures about the store.
-    ///
-    /// # Errors
-    /// `Io`; `Closed`, `Forked`.
-    pub fn stats(&self) -> Result<Stats> {
-        stats(self.engine()?)
-    }
-
-    /// Reads all that the store is made of, and checks every checksum and every key's place.
-    ///
-    /// # Blocking
-    /// Waits for nobody; reads the whole log as it was when this began.
-    ///
-    /// # Errors
-    /// `Corrupt` with file and offset; `Io`; `Closed`, `Forked`.
-    pub fn verify(&self) -> Result<VerifyReport> {
-        self.engine()?;
-        verify(&Arc::new(Pin::new(&self.opening)?))
-    }
-
     /// Closes the store, whatever clones there are: they answer `Closed` from then on. Another
     /// opening of the same directory in this process stays open.
     ///
@@ -379,7 +347,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
         Transaction::begin_top(&self.opening, &self.serializer, &TxOptions::default())
     }
 
-    fn engine(&self) -> Result<&Engine> {
+    fn engine(&self) -> Result<&Arc<Engine>> {
         self.opening.check_open()?;
         Ok(&self.opening.engine)
     }
@@ -387,7 +355,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     fn turn(&self) -> Result<WriteTurn<&Engine>> {
         let engine = self.engine()?;
         Engine::begin(
-            &engine,
+            &engine.as_ref(),
             self.opening.lock_timeout,
             Some(&self.opening.label),
         )

@@ -17,6 +17,8 @@ use super::writer_lock::WriteTurn;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::failpoint;
+use crate::format::header::SEGMENT_HEADER_BYTES;
+use crate::index::Put;
 use crate::log::fault::Fault;
 use crate::log::location::{Location, Version};
 use crate::log::writer::{Appended, Space};
@@ -138,6 +140,10 @@ impl<E: Deref<Target = Engine>> WriteTurn<E> {
         engine.applied.store(sequence, Ordering::Release);
         let is_awaited = durability == Durability::Sync;
         let segment = &appended.segment;
+        if appended.offset == SEGMENT_HEADER_BYTES {
+            // The segment before is finished.
+            engine.compactor.segment_finished();
+        }
         engine
             .log
             .note_end(segment, appended.end, sequence, is_awaited)?;
@@ -189,10 +195,13 @@ impl Engine {
                 sequence: appended.stamp.sequence,
                 location,
             };
-            if !version.is_tombstone() {
-                segment.add_live(version.entry_bytes(key.len()));
+            let entry_bytes = version.entry_bytes(key.len());
+            if version.is_tombstone() {
+                segment.add_tombstone(entry_bytes);
+            } else {
+                segment.add_live(entry_bytes);
             }
-            if let Some(before) = self.index.apply(key, version, &horizon) {
+            if let Put::Newest(Some(before)) = self.index.apply(key, version, &horizon) {
                 self.log.count_dead(before, key.len());
             }
         }

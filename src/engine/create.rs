@@ -77,6 +77,7 @@ pub(super) fn load_or_create(
         epoch: 1,
         key_kind: wanted.key_kind,
         serializer: wanted.serializer.to_owned(),
+        next_segment: 1,
         segments: Vec::new(),
     };
     manifest::save(vfs, directory, &manifest).map_err(|fault| fault.error)?;

@@ -17,11 +17,15 @@
 //! What a crash leaves: see `log`; the engine itself has no files but `LOCK`, `OPEN` and `STATE`,
 //! which mean nothing without a living process.
 
+pub(crate) mod absorb;
 mod baton;
 pub(crate) mod commit;
+pub(crate) mod compactor;
 mod create;
 mod deferred;
+mod install;
 mod keeper;
+mod load;
 pub(crate) mod open;
 mod process_lock;
 mod recovery;
@@ -90,6 +94,10 @@ pub(crate) struct Engine {
     cursor: Baton<Box<Writer>>,
     /// The batch up to which the index has all.
     applied: AtomicU64,
+    /// The right to take in what was moved.
+    absorbing: Baton<()>,
+    /// The generation of the manifest that the cursor has.
+    known_generation: AtomicU64,
     pins: snapshot::Pins,
     deferred: deferred::Deferred,
     closed: AtomicBool,
@@ -97,6 +105,7 @@ pub(crate) struct Engine {
     fork_count: u64,
     process_lock: ProcessLock,
     keeper: keeper::Keeper,
+    pub(crate) compactor: compactor::Compactor,
 }
 
 /// One opening of a store: what [`crate::Store`] and its clones, transactions, snapshots and
@@ -192,10 +201,8 @@ impl Engine {
     ) -> Result<Option<R>> {
         self.check_open()?;
         self.catch_up()?;
-        let version = self.index.get_visible(key, self.log.visible());
-        version
-            .map(|version| self.read_version(key, version, take))
-            .transpose()
+        let look = || self.index.get_visible(key, self.log.visible());
+        self.read_found(key, self.identity.verify_reads, look, take)
     }
 
     /// Hands the value of `key` at `sequence`, which is pinned, to `take`.
@@ -209,13 +216,11 @@ impl Engine {
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
         self.check_open()?;
-        let version = self.index.get(key, sequence);
-        version
-            .map(|version| self.read_version(key, version, take))
-            .transpose()
+        let look = || self.index.get(key, sequence);
+        self.read_found(key, self.identity.verify_reads, look, take)
     }
 
-    /// Hands the value at `version` of `key` to `take`.
+    /// Hands the value at `version` of `key`, which a pin keeps, to `take`.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
@@ -223,10 +228,40 @@ impl Engine {
         &self,
         key: &[u8],
         version: Version,
+        verify: bool,
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<R> {
-        self.log
-            .read(key, version, self.identity.verify_reads, take)
+        let mut found = Some(version);
+        let look = || {
+            let first = found.take();
+            first.or_else(|| self.index.get(key, version.sequence))
+        };
+        let read = self.read_found(key, verify, look, take)?;
+        read.ok_or_else(|| self.log.gone_at(version))
+    }
+
+    /// Hands the value of `key` to `take`, where `look` finds it; again, if compaction has moved it
+    /// since.
+    fn read_found<R, F: FnOnce(&[u8]) -> R>(
+        &self,
+        key: &[u8],
+        verify: bool,
+        mut look: impl FnMut() -> Option<Version>,
+        take: F,
+    ) -> Result<Option<R>> {
+        let mut take = take;
+        let mut before = None;
+        while let Some(version) = look() {
+            if before == Some(version) {
+                return Err(self.log.gone_at(version));
+            }
+            match self.log.read(key, version, verify, take)? {
+                Ok(taken) => return Ok(Some(taken)),
+                Err(back) => take = back,
+            }
+            before = Some(version);
+        }
+        Ok(None)
     }
 
     /// Whether `key` is there, for a reader without a pin.
@@ -290,7 +325,11 @@ impl Engine {
     /// `LockTimeout` or `WouldDeadlock` if a transaction stays open, and then nothing is ended;
     /// `Poisoned`, or the `Io` of the last sync, and then everything is ended.
     fn shutdown(&self, lock_timeout: Duration) -> Result<()> {
-        let turn = self.writer_lock.lock_threads(self, lock_timeout, None)?;
+        // First: it may be in the middle of a long step. Others commit meanwhile, and what is deferred
+        // goes on being synced.
+        self.compactor.stop();
+        let turn = self.writer_lock.lock_threads(self, lock_timeout, None);
+        let turn = turn.inspect_err(|_| self.compactor.start_again())?;
         self.keeper.stop();
         self.deferred.stop();
         let sealed = self.end_log(&turn);

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::baton::Baton;
+use super::compactor::Compactor;
 use super::create::{load_or_create, make_directory};
 use super::keeper::Keeper;
 use super::process_lock::{Company, ProcessLock};
@@ -329,16 +330,9 @@ fn follow_others(log: Log, settings: &Settings, manifest: Manifest) -> Result<Fi
     let index = Index::new();
     let sealed_bytes: u64 = manifest.segments.iter().map(|s| s.end.len_bytes).sum();
     let bytes_total = sealed_bytes + u64::from(place(log.shared().get(Number::Appended)).1);
-    let (mut before, mut last) = (0, 0);
-    let mut report = |done: u32| {
-        let done = u64::from(done);
-        if done < last {
-            // Another segment.
-            before += last;
-        }
-        last = done;
+    let mut report = |done: u64| {
         settings.report(OpenProgress {
-            bytes_done: (before + done).min(bytes_total),
+            bytes_done: done.min(bytes_total),
             bytes_total,
             keys: index.keys(),
         });
@@ -372,6 +366,8 @@ fn start(
         counters: Counters::default(),
         writer_lock: WriterLock::new(settings.label.clone()),
         applied: AtomicU64::new(writer.sequence),
+        absorbing: Baton::new(()),
+        known_generation: AtomicU64::new(writer.manifest.generation),
         cursor: Baton::new(Box::new(writer)),
         pins: snapshot::Pins::default(),
         deferred: deferred::Deferred::default(),
@@ -380,6 +376,7 @@ fn start(
         fork_count: vfs.fork_count(),
         process_lock,
         keeper: Keeper::default(),
+        compactor: Compactor::default(),
     });
     engine.deferred.attach(&engine);
     engine.keeper.attach(&engine);

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::load::{known, load_finished};
 use super::replay::{Readers, Sink, replay};
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::format::header::SEGMENT_HEADER_BYTES;
-use crate::format::manifest::{Manifest, SegmentEntry};
+use crate::format::manifest::Manifest;
 use crate::index::Index;
 use crate::limits::ALLOCATE_BYTES_MIN;
 use crate::log::fault::Fault;
@@ -18,7 +18,7 @@ use crate::log::repair::{self, Tail as TailState};
 use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
 use crate::log::writer::{Active, Writer};
-use crate::log::{Log, manifest};
+use crate::log::{Log, find, manifest};
 use crate::options::{Access, OpenProgress, Settings};
 
 /// Filling log and index from what the manifest lists.
@@ -46,41 +46,38 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Opens and replays all segments, and mends the tail; the writer that goes on behind it.
+    /// Opens all segments and fills the index from them, and mends the tail; the writer that goes on
+    /// behind it.
     ///
     /// # Errors
     /// `Corrupt`, `FormatVersion`, `Io`.
     pub(super) fn run(mut self) -> Result<Writer> {
-        let listed = self.manifest.segments.clone();
         self.log.open_segments(&self.manifest)?;
         let segments = self.log.segments();
-        let total_bytes = total_bytes(&listed, &segments)?;
-        let mut active = None;
+        let total_bytes = total_bytes(&self.manifest, &segments)?;
+        let (settings, index) = (self.settings, self.index);
+        let mut done_bytes = 0;
+        let mut report_done = |bytes_done| {
+            done_bytes = bytes_done;
+            report(settings, index, bytes_done, total_bytes);
+        };
+        load_finished(self.log, index, &self.manifest, &mut report_done)?;
+        self.done_bytes = done_bytes;
         let mut sequence = 0;
-        for (at, entry) in listed.iter().enumerate() {
-            let segment = &segments[at];
-            let replayed = &segments[..at];
-            if entry.first_sequence != segment.first_sequence {
-                let what = "the segment begins with another sequence number than its manifest says";
-                return Err(Error::corrupt(&segment.path, 40, what));
-            }
-            let end = entry.end;
-            if entry.is_sealed {
-                let end_bytes = sealed_end(segment, end.len_bytes)?;
-                let mut scanner = Scanner::new(segment, end_bytes, self.manifest.epoch);
-                self.replay(&mut scanner, segment, replayed, total_bytes)?;
-                check_sealed(&scanner, segment, end_bytes, end.last_sequence)?;
-                sequence = scanner.sequence();
-            } else {
+        let mut active = None;
+        if let Some(last) = self.manifest.log().last().copied() {
+            let segment = known(self.log, &segments, &last)?;
+            sequence = last.end.last_sequence;
+            if !last.is_sealed() {
                 let file_bytes = active_bytes(segment)?;
                 let mut scanner = Scanner::new(segment, file_bytes, self.manifest.epoch);
-                let marked = self.replay(&mut scanner, segment, replayed, total_bytes)?;
-                check_known(&scanner, segment, end.len_bytes)?;
+                let marked = self.replay(&mut scanner, segment, &segments, total_bytes)?;
+                check_known(&scanner, segment, last.end.len_bytes)?;
                 sequence = scanner.sequence();
                 active = Some(self.recover_tail(segment, &scanner, file_bytes, marked)?);
             }
         }
-        self.report(total_bytes, total_bytes);
+        report(settings, index, total_bytes, total_bytes);
         let end = active
             .as_ref()
             .map(|active: &Active| (active.segment.id, active.end));
@@ -92,31 +89,27 @@ impl<'a> Recovery<'a> {
             manifest: self.manifest.clone(),
             sequence,
             active,
+            unabsorbed: Vec::new(),
         })
     }
 
-    /// Replays one segment. True if its last record is a seal mark.
+    /// Replays the active segment. True if its last record is a seal mark.
     fn replay(
         &mut self,
         scanner: &mut Scanner<'_>,
         segment: &Segment,
-        replayed: &[Arc<Segment>],
+        segments: &[Arc<Segment>],
         total_bytes: u64,
     ) -> Result<bool> {
         let before = self.done_bytes;
         let settings = self.settings;
         let index = self.index;
         let mut report = |done: u32| {
-            let bytes_done = before + u64::from(done);
-            settings.report(OpenProgress {
-                bytes_done,
-                bytes_total: total_bytes,
-                keys: index.keys(),
-            });
+            report(settings, index, before + u64::from(done), total_bytes);
         };
         let mut sink = Sink::new(index, Readers::None);
         sink.report = Some(&mut report);
-        let marked = replay(scanner, u64::MAX, segment, replayed, &mut sink)?;
+        let marked = replay(scanner, u64::MAX, segment, segments, &mut sink)?;
         segment.set_end(scanner.offset());
         self.done_bytes += u64::from(scanner.offset());
         Ok(marked)
@@ -172,7 +165,7 @@ impl<'a> Recovery<'a> {
             "a torn tail was zeroed: a record that was never finished"
         );
         // CRASH: the tail is zero and the epoch is the old one: a clean log.
-        if let Some(last) = self.manifest.segments.last_mut() {
+        if let Some(last) = self.manifest.last_of_log() {
             last.end.len_bytes = u64::from(offset);
             last.end.last_sequence = sequence;
         }
@@ -181,42 +174,28 @@ impl<'a> Recovery<'a> {
         let saved = manifest::save(self.log.vfs.as_ref(), &self.log.directory, &self.manifest);
         saved.map_err(|fault: Fault| fault.error)
     }
+}
 
-    fn report(&self, bytes_done: u64, bytes_total: u64) {
-        let keys = self.index.keys();
-        self.settings.report(OpenProgress {
-            bytes_done,
-            bytes_total,
-            keys,
-        });
+fn report(settings: &Settings, index: &Index, bytes_done: u64, bytes_total: u64) {
+    let keys = index.keys();
+    settings.report(OpenProgress {
+        bytes_done,
+        bytes_total,
+        keys,
+    });
+}
+
+fn total_bytes(manifest: &Manifest, segments: &[Arc<Segment>]) -> Result<u64> {
+    let mut total = 0_u64;
+    for entry in &manifest.segments {
+        let bytes = match find(segments, entry.id) {
+            Some(segment) if !entry.is_sealed() => u64::from(segment.file_bytes()?),
+            _ => entry.end.len_bytes,
+        };
+        // A length is only believed later; this is for the progress alone.
+        total = total.saturating_add(bytes);
     }
-}
-
-fn total_bytes(listed: &[SegmentEntry], segments: &[Arc<Segment>]) -> Result<u64> {
-    listed
-        .iter()
-        .zip(segments)
-        .try_fold(0, |total, (entry, segment)| {
-            let bytes = if entry.is_sealed {
-                entry.end.len_bytes
-            } else {
-                u64::from(segment.file_bytes()?)
-            };
-            // A sealed length is only believed later; this is for the progress alone.
-            Ok(u64::saturating_add(total, bytes))
-        })
-}
-
-/// The end of a sealed segment, which its file must reach.
-pub(super) fn sealed_end(segment: &Segment, len_bytes: u64) -> Result<u32> {
-    let file_bytes = segment.file_bytes()?;
-    u32::try_from(len_bytes)
-        .ok()
-        .filter(|end| (SEGMENT_HEADER_BYTES..=file_bytes).contains(end))
-        .ok_or_else(|| {
-            let what = "the file was cut off: it is sealed, and longer in the manifest";
-            Error::corrupt(&segment.path, u64::from(file_bytes), what)
-        })
+    Ok(total)
 }
 
 /// The length of the active segment's file. Its first space was durable before the manifest listed
@@ -239,22 +218,4 @@ fn check_known(scanner: &Scanner<'_>, segment: &Segment, len_bytes: u64) -> Resu
     let what =
         format!("there is no whole record, but there was: the manifest knows of {len_bytes} bytes");
     Err(Error::corrupt(&segment.path, offset, what))
-}
-
-/// A sealed segment is never guessed at.
-fn check_sealed(
-    scanner: &Scanner<'_>,
-    segment: &Segment,
-    end: u32,
-    last_sequence: u64,
-) -> Result<()> {
-    let offset = u64::from(scanner.offset());
-    if let Some(what) = scanner.stopped() {
-        return Err(Error::corrupt(&segment.path, offset, what));
-    }
-    if scanner.offset() != end || scanner.sequence() != last_sequence {
-        let what = "the segment does not end with the record that its manifest says";
-        return Err(Error::corrupt(&segment.path, offset, what));
-    }
-    Ok(())
 }

@@ -15,8 +15,9 @@
 use std::sync::atomic::Ordering;
 
 use super::Engine;
+use super::absorb::cross_gap;
 use super::baton::Held;
-use super::recovery::sealed_end;
+use super::load::{known, load_finished, sealed_end};
 use super::replay::{Readers, Sink, replay};
 use crate::error::{Error, Result};
 use crate::format::header::SEGMENT_HEADER_BYTES;
@@ -29,7 +30,7 @@ use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
 use crate::log::tail::place;
 use crate::log::writer::{Active, Writer};
-use crate::log::{Log, find, manifest, remove_leftovers};
+use crate::log::{Log, manifest, remove_leftovers};
 
 impl Engine {
     /// Sees to it that readers of this process see all that is published.
@@ -70,13 +71,20 @@ impl Engine {
                 horizon.pinned.insert(at, now);
             }
             let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
-            let followed = follow(&self.log, cursor, published, &mut sink);
             // After an error readers stay where they were, which is pinned: what came before the error
             // is in the index all the same, and may have dropped what lies between.
-            followed?;
-            visible.fetch_max(published, Ordering::AcqRel);
+            let mut reached = published;
+            while follow(&self.log, cursor, reached, &mut sink)? == Way::OverAGap {
+                // Of what lies in between only the last of each key is left: no moment of it is shown.
+                reached = self.log.published();
+            }
+            visible.fetch_max(reached, Ordering::AcqRel);
             self.applied.store(cursor.sequence, Ordering::Release);
             while self.index.prune(&self.horizon(), 0) {}
+            self.retire(cursor);
+            if !cursor.unabsorbed.is_empty() {
+                self.compactor.wake();
+            }
         }
         Ok(())
     }
@@ -103,7 +111,7 @@ impl Engine {
         let horizon = self.horizon();
         let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
         let followed = follow(&self.log, cursor, appended, &mut sink)
-            .and_then(|()| stand_at_end(&self.log, cursor, &mut sink))
+            .and_then(|_| stand_at_end(&self.log, cursor, &mut sink))
             .and_then(|()| check_end(&self.log, cursor));
         self.applied.store(cursor.sequence, Ordering::Release);
         followed
@@ -125,9 +133,9 @@ impl Engine {
         let manifest = log.load_manifest().map_err(Fault::harmless)?;
         // It may have died between the manifest's rename and the directory's sync.
         log.directory.sync()?;
-        log.open_segments(&manifest).map_err(Fault::harmless)?;
-        log.shared().set_generation(manifest.generation);
-        cursor.manifest = manifest;
+        let generation = manifest.generation;
+        take_manifest(log, cursor, manifest).map_err(Fault::harmless)?;
+        log.shared().set_generation(generation);
         remove_leftovers(
             log.vfs.as_ref(),
             &log.directory.path,
@@ -138,7 +146,7 @@ impl Engine {
         let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
         // CRASH: before the mark goes, so that the owner before comes here too.
         log.shared().set_owner();
-        let Some(last) = cursor.manifest.segments.last().copied() else {
+        let Some(last) = cursor.manifest.log().last().copied() else {
             log.shared().set_writing(false);
             return Ok(());
         };
@@ -166,7 +174,7 @@ impl Engine {
 /// Raises the epoch after what lies behind `offset` was zeroed.
 fn raise_epoch(log: &Log, cursor: &mut Writer, offset: u32) -> Result<(), Fault> {
     let mut manifest = cursor.manifest.clone();
-    if let Some(last) = manifest.segments.last_mut() {
+    if let Some(last) = manifest.last_of_log() {
         last.end.len_bytes = u64::from(offset);
         last.end.last_sequence = cursor.sequence;
     }
@@ -178,6 +186,16 @@ fn raise_epoch(log: &Log, cursor: &mut Writer, offset: u32) -> Result<(), Fault>
     Ok(())
 }
 
+/// How a walk went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Batch by batch.
+    Steady,
+    /// Over batches whose segments are retired: what is left of them may be newer than what was
+    /// walked over last.
+    OverAGap,
+}
+
 /// Walks on from where `cursor` is up to the batch `sequence`, which is appended.
 ///
 /// # Errors
@@ -187,19 +205,19 @@ pub(super) fn follow(
     cursor: &mut Writer,
     sequence: u64,
     sink: &mut Sink<'_>,
-) -> Result<()> {
+) -> Result<Way> {
     if cursor.sequence >= sequence {
-        return Ok(());
+        return Ok(Way::Steady);
     }
     // Looked at after the sequence number was, and before the manifest is.
     let (id, end) = place(log.shared().get(Number::Appended));
     refresh_manifest(log, cursor)?;
-    move_to(log, cursor, id, sequence, sink)?;
+    let way = move_to(log, cursor, id, sequence, sink)?;
     if cursor.sequence < sequence {
         walk(log, cursor, end, sequence, sink)?;
     }
     if cursor.sequence >= sequence {
-        return Ok(());
+        return Ok(way);
     }
     let segment = cursor_segment(cursor)?;
     let what = format!(
@@ -209,26 +227,32 @@ pub(super) fn follow(
     Err(Error::corrupt(&segment.path, u64::from(end), what))
 }
 
-/// Walks to the end of all segments before the segment `id`, and stands at the begin of that one;
-/// or stays, if it is there already. Ends before at the batch `sequence`.
+/// Walks to the end of all segments before the segment `id`, and stands at the begin of that one, or
+/// of the next one if it is retired; or stays, if it is there already. Ends before at the batch
+/// `sequence`.
 fn move_to(
     log: &Log,
     cursor: &mut Writer,
     id: u32,
     sequence: u64,
     sink: &mut Sink<'_>,
-) -> Result<()> {
+) -> Result<Way> {
+    let mut way = Way::Steady;
     let at = cursor.active.as_ref().map_or(0, |active| active.segment.id);
-    let listed: Vec<SegmentEntry> = cursor.manifest.segments.clone();
-    for entry in listed.iter().filter(|entry| (at..=id).contains(&entry.id)) {
+    let listed: Vec<SegmentEntry> = cursor.manifest.log().copied().collect();
+    for entry in listed.iter().filter(|entry| entry.id >= at) {
         if entry.id != at {
+            if entry.first_sequence > cursor.sequence + 1 {
+                cross_gap(log, cursor, entry.first_sequence - 1, sink)?;
+                way = Way::OverAGap;
+            }
             enter(log, cursor, entry)?;
         }
-        if entry.id == id {
-            return Ok(());
+        if entry.id >= id {
+            return Ok(way);
         }
         let segment = cursor_segment(cursor)?;
-        if !entry.is_sealed {
+        if !entry.is_sealed() {
             let what =
                 "the manifest lists another segment behind it, and does not say where it ends";
             return Err(Error::corrupt(
@@ -240,7 +264,7 @@ fn move_to(
         let end = sealed_end(&segment, entry.end.len_bytes)?;
         walk(log, cursor, end, sequence, sink)?;
         if cursor.sequence >= sequence {
-            return Ok(());
+            return Ok(way);
         }
         let is_whole = cursor
             .active
@@ -259,14 +283,7 @@ fn move_to(
 /// Stands at the begin of the segment `entry`.
 fn enter(log: &Log, cursor: &mut Writer, entry: &SegmentEntry) -> Result<()> {
     let segments = log.segments();
-    let segment = find(&segments, entry.id).ok_or_else(|| {
-        let path = crate::log::file_name::segment(&log.directory.path, entry.id);
-        Error::corrupt(&path, 0, "the segment is gone")
-    })?;
-    if segment.first_sequence != entry.first_sequence {
-        let what = "the segment begins with another sequence number than its manifest says";
-        return Err(Error::corrupt(&segment.path, 40, what));
-    }
+    let segment = known(log, &segments, entry)?;
     cursor.active = Some(Active {
         segment: segment.clone(),
         end: SEGMENT_HEADER_BYTES,
@@ -320,16 +337,8 @@ fn cursor_segment(cursor: &Writer) -> Result<std::sync::Arc<Segment>> {
     }
 }
 
-/// A cursor before all of the log that `manifest` lists.
-pub(super) fn before_all(manifest: Manifest) -> Writer {
-    Writer {
-        manifest,
-        sequence: 0,
-        active: None,
-    }
-}
-
-/// Fills `index` with what is published.
+/// Fills `index`, which is empty, with what is published; `report` is told how many bytes of segments
+/// are done.
 ///
 /// # Errors
 /// As [`follow`].
@@ -337,14 +346,33 @@ pub(super) fn attach(
     log: &Log,
     index: &Index,
     manifest: Manifest,
-    report: &mut dyn FnMut(u32),
+    report: &mut dyn FnMut(u64),
 ) -> Result<Writer> {
-    log.open_segments(&manifest)?;
-    let mut cursor = before_all(manifest);
-    let published = log.published();
+    let manifest = log.open_listed(manifest)?;
+    let mut done_bytes = 0;
+    load_finished(log, index, &manifest, &mut |done| {
+        done_bytes = done;
+        report(done);
+    })?;
+    let last = manifest.log().last().copied();
+    let before_last = last.map_or(0, |last| last.first_sequence.saturating_sub(1));
+    let mut cursor = Writer {
+        manifest,
+        sequence: before_last,
+        active: None,
+        unabsorbed: Vec::new(),
+    };
+    if let Some(last) = last {
+        enter(log, &mut cursor, &last)?;
+    }
+    // Looked at now: all that is finished was published before its manifest was there.
+    let mut published = log.published();
+    let mut within = |done: u32| report(done_bytes + u64::from(done));
     let mut sink = Sink::new(index, Readers::None);
-    sink.report = Some(report);
-    follow(log, &mut cursor, published, &mut sink)?;
+    sink.report = Some(&mut within);
+    while follow(log, &mut cursor, published, &mut sink)? == Way::OverAGap {
+        published = log.published();
+    }
     log.visible().store(published, Ordering::Release);
     Ok(cursor)
 }
@@ -357,6 +385,7 @@ fn stand_at_end(log: &Log, cursor: &mut Writer, sink: &mut Sink<'_>) -> Result<(
     if id == 0 {
         return Ok(());
     }
+    // What is appended is not retired, so this way has no gap that the one before had not.
     move_to(log, cursor, id, u64::MAX, sink)?;
     walk(log, cursor, end, u64::MAX, sink)?;
     match &cursor.active {
@@ -397,12 +426,23 @@ fn check_end(log: &Log, cursor: &Writer) -> Result<()> {
 }
 
 /// Reads the manifest if there is a newer one than the cursor's.
-fn refresh_manifest(log: &Log, cursor: &mut Writer) -> Result<()> {
+pub(super) fn refresh_manifest(log: &Log, cursor: &mut Writer) -> Result<()> {
     if cursor.manifest.generation != log.shared().generation() {
-        let manifest = log.load_manifest()?;
-        // First, so that a failure is tried again.
-        log.open_segments(&manifest)?;
-        cursor.manifest = manifest;
+        take_manifest(log, cursor, log.load_manifest()?)?;
     }
+    Ok(())
+}
+
+/// Goes on with `manifest`, or a newer one. The index is told later of what compaction has moved.
+pub(super) fn take_manifest(log: &Log, cursor: &mut Writer, manifest: Manifest) -> Result<()> {
+    // First, so that a failure is tried again.
+    let manifest = log.open_listed(manifest)?;
+    let before = std::mem::replace(&mut cursor.manifest, manifest);
+    let was_listed = |id| before.segments.iter().any(|listed| listed.id == id);
+    let compacted = cursor.manifest.segments.iter().filter(|e| !e.is_log());
+    let ids: Vec<u32> = compacted.map(|entry| entry.id).collect();
+    cursor.unabsorbed.retain(|id| ids.contains(id));
+    let new = ids.into_iter().filter(|id| !was_listed(*id));
+    cursor.unabsorbed.extend(new);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::record::RecordKind;
-use crate::index::{Horizon, Index};
+use crate::index::{Horizon, Index, Put};
 use crate::log::find;
 use crate::log::location::{Location, Version};
 use crate::log::scanner::{Record, Scanner};
@@ -38,11 +38,77 @@ impl<'a> Sink<'a> {
             report: None,
         }
     }
+
+    /// Gives `key` this version, and counts which bytes of `segments` live.
+    pub(crate) fn put(&self, key: &[u8], version: Version, segments: &[Arc<Segment>]) {
+        let put = match self.readers {
+            Readers::None => self.index.replay(key, version),
+            Readers::Some(horizon) => self.index.apply(key, version, horizon),
+        };
+        if let Put::Newest(before) = put {
+            count_live(segments, key, version, before);
+        }
+    }
+
+    /// Says where the version of `key` that lies at `version` now is to be found.
+    pub(crate) fn relocate(&self, key: &[u8], version: Version, segments: &[Arc<Segment>]) {
+        let Version { sequence, location } = version;
+        if version.is_tombstone() {
+            count_live(segments, key, version, None);
+            return;
+        }
+        if let Some((location, is_newest)) = self.index.relocate(key, sequence, location)
+            && is_newest
+        {
+            let before = Version { sequence, location };
+            count_live(segments, key, version, Some(before));
+        }
+    }
+
+    /// Says of all keys whose newest versions lie in none of the segments that `is_listed` that
+    /// they were deleted, by `sequence`.
+    pub(crate) fn sweep(
+        &self,
+        is_listed: impl Fn(u32) -> bool,
+        sequence: u64,
+        segments: &[Arc<Segment>],
+    ) {
+        let version = Version {
+            sequence,
+            location: Location::new(0, 0, 0, None),
+        };
+        let gone = |newest: Version| !is_listed(newest.location.segment);
+        for key in self.index.keys_where(gone) {
+            self.put(&key, version, segments);
+        }
+    }
+}
+
+/// Counts the bytes of an entry that lives now, and of the one that does not any more.
+pub(super) fn count_live(
+    segments: &[Arc<Segment>],
+    key: &[u8],
+    now: Version,
+    before: Option<Version>,
+) {
+    let count = |version: Version, count: fn(&Segment, u64)| {
+        if let Some(segment) = find(segments, version.location.segment) {
+            count(segment, version.entry_bytes(key.len()));
+        }
+    };
+    if now.is_tombstone() {
+        count(now, Segment::add_tombstone);
+    } else {
+        count(now, Segment::add_live);
+    }
+    if let Some(before) = before.filter(|before| !before.is_tombstone()) {
+        count(before, Segment::remove_live);
+    }
 }
 
 /// Replays the whole records that `scanner` finds in `segment`, up to the batch `until`, into
-/// `sink`. Where the walk ended and why, the scanner tells afterwards. `segments` are those
-/// replayed before. True if the last record is a seal mark.
+/// `sink`. Where the walk ended and why, the scanner tells afterwards. `segments` are all there
+/// are, this one too. True if the last record is a seal mark.
 ///
 /// # Errors
 /// `Corrupt`, `Io`.
@@ -59,7 +125,7 @@ pub(crate) fn replay(
         && let Some(record) = scanner.next()?
     {
         marked = record.header.kind == RecordKind::SealMark;
-        if record.header.kind == RecordKind::Batch {
+        if !marked {
             replay_record(&record, segment, segments, sink)?;
         }
         if scanner.offset() - reported >= REPORT_EVERY_BYTES {
@@ -78,34 +144,10 @@ fn replay_record(
     segments: &[Arc<Segment>],
     sink: &Sink<'_>,
 ) -> Result<()> {
-    let stamp = record.header.stamp;
     for entry in record.entries() {
         let entry =
             entry.map_err(|what| Error::corrupt(&segment.path, u64::from(record.offset), what))?;
-        let value_bytes = entry
-            .value
-            .map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX - 1));
-        let offset = record.payload_offset() + entry.at;
-        let location = Location::new(segment.id, offset, stamp.epoch, value_bytes);
-        let version = Version {
-            sequence: stamp.sequence,
-            location,
-        };
-        if !version.is_tombstone() {
-            segment.add_live(version.entry_bytes(entry.key.len()));
-        }
-        let before = match sink.readers {
-            Readers::None => sink.index.replay(entry.key, version),
-            Readers::Some(horizon) => sink.index.apply(entry.key, version, horizon),
-        };
-        if let Some(before) = before.filter(|before| !before.is_tombstone()) {
-            let bytes = before.entry_bytes(entry.key.len());
-            if before.location.segment == segment.id {
-                segment.remove_live(bytes);
-            } else if let Some(older) = find(segments, before.location.segment) {
-                older.remove_live(bytes);
-            }
-        }
+        sink.put(entry.key, record.version(segment, &entry), segments);
     }
     Ok(())
 }

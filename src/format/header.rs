@@ -18,6 +18,8 @@ pub(crate) enum FileKind {
     Segment,
     /// The manifest.
     Manifest,
+    /// The hints of a segment.
+    Hints,
 }
 
 impl FileKind {
@@ -25,6 +27,7 @@ impl FileKind {
         match self {
             Self::Segment => b"hpystore",
             Self::Manifest => b"hpymanif",
+            Self::Hints => b"hpyhints",
         }
     }
 }
@@ -59,6 +62,15 @@ pub(crate) fn decode_prefix(kind: FileKind, bytes: &[u8]) -> Result<(), Defect> 
     }
 }
 
+/// How the records of a segment came there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SegmentKind {
+    /// Commit by commit, in the order of their sequence numbers.
+    Log,
+    /// By compaction, in key order.
+    Compacted,
+}
+
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -68,8 +80,10 @@ pub(crate) struct SegmentHeader {
     pub(crate) segment: u32,
     /// The length up to which it may grow, in bytes.
     pub(crate) capacity: u32,
-    /// The sequence number of its first batch.
+    /// The sequence number of its first batch; of a compacted one, the lowest of its entries.
     pub(crate) first_sequence: u64,
+    /// How its records came there.
+    pub(crate) kind: SegmentKind,
 }
 
 impl SegmentHeader {
@@ -81,6 +95,10 @@ impl SegmentHeader {
         out.extend_from_slice(&self.segment.to_le_bytes());
         out.extend_from_slice(&self.capacity.to_le_bytes());
         out.extend_from_slice(&self.first_sequence.to_le_bytes());
+        out.push(match self.kind {
+            SegmentKind::Log => 0,
+            SegmentKind::Compacted => 1,
+        });
         out.resize(HEADER_LEN - 4, 0);
         let crc = plain_crc(&out[PREFIX_BYTES..]);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -98,6 +116,11 @@ impl SegmentHeader {
                 "the checksum of the segment's header is wrong",
             ));
         }
+        let kind = match bytes[48] {
+            0 => SegmentKind::Log,
+            1 => SegmentKind::Compacted,
+            _ => return Err(Defect::Damaged("the segment is of no known kind")),
+        };
         let mut store_id = StoreId::default();
         store_id.copy_from_slice(&bytes[16..32]);
         Ok(Self {
@@ -105,13 +128,14 @@ impl SegmentHeader {
             segment: read_u32(bytes, 32),
             capacity: read_u32(bytes, 36),
             first_sequence: read_u64(bytes, 40),
+            kind,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Defect, FileKind, SegmentHeader, decode_prefix, plain_crc};
+    use super::{Defect, FileKind, SegmentHeader, SegmentKind, decode_prefix, plain_crc};
 
     fn header() -> SegmentHeader {
         SegmentHeader {
@@ -119,6 +143,7 @@ mod tests {
             segment: 3,
             capacity: 4096,
             first_sequence: 99,
+            kind: SegmentKind::Compacted,
         }
     }
 

@@ -12,7 +12,7 @@ pub(crate) const MANIFEST_BYTES_MAX: u64 = 512 << 20;
 pub(crate) const SEQUENCE_MAX: u64 = 1 << 62;
 const EPOCH_MAX: u32 = 1 << 31;
 
-const FIXED_BYTES: usize = 56;
+const FIXED_BYTES: usize = 60;
 const SEGMENT_BYTES: usize = 32;
 const CRC_BYTES: usize = 4;
 
@@ -40,13 +40,36 @@ impl KeyKind {
 pub(crate) struct SegmentEntry {
     /// Its id, which names its file.
     pub(crate) id: u32,
-    /// The sequence number of its first batch.
+    /// The sequence number of its first batch; of a compacted one, the lowest of its entries.
     pub(crate) first_sequence: u64,
-    /// Whether it is finished for ever; only the last one may not be.
-    pub(crate) is_sealed: bool,
+    /// What became of it.
+    pub(crate) state: SegmentState,
     /// Where it ends, if it is sealed; otherwise how far it was durable when the manifest was
     /// written.
     pub(crate) end: SegmentEnd,
+}
+
+/// What became of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SegmentState {
+    /// It takes records; only the last one of the log may.
+    Active,
+    /// It is a part of the log, and finished for ever.
+    Sealed,
+    /// It was made by compaction: entries of others, finished for ever.
+    Compacted,
+}
+
+impl SegmentEntry {
+    /// Whether it is finished for ever.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.state != SegmentState::Active
+    }
+
+    /// Whether it is a part of the log, in which batches follow each other.
+    pub(crate) fn is_log(&self) -> bool {
+        self.state != SegmentState::Compacted
+    }
 }
 
 /// A place in a segment up to which it has whole records; zeros if nothing is known.
@@ -54,7 +77,7 @@ pub(crate) struct SegmentEntry {
 pub(crate) struct SegmentEnd {
     /// The length of its header and records, in bytes.
     pub(crate) len_bytes: u64,
-    /// The sequence number of the last batch.
+    /// The sequence number of the last batch; of a compacted one, the highest of its entries.
     pub(crate) last_sequence: u64,
 }
 
@@ -71,7 +94,9 @@ pub(crate) struct Manifest {
     pub(crate) key_kind: KeyKind,
     /// The name of the serializer.
     pub(crate) serializer: String,
-    /// The segments in log order; only the last may be unsealed.
+    /// The id of the segment that is made next: no id is ever used again.
+    pub(crate) next_segment: u32,
+    /// The segments by their ids: those of the log in its order, those of compaction in between.
     pub(crate) segments: Vec<SegmentEntry>,
 }
 
@@ -94,11 +119,16 @@ impl Manifest {
         out.extend_from_slice(&[0; 2]);
         let count = u32::try_from(self.segments.len()).unwrap_or(u32::MAX);
         out.extend_from_slice(&count.to_le_bytes());
+        out.extend_from_slice(&self.next_segment.to_le_bytes());
         out.extend_from_slice(self.serializer.as_bytes());
         for segment in &self.segments {
             let end = segment.end;
             out.extend_from_slice(&segment.id.to_le_bytes());
-            out.push(if segment.is_sealed { 2 } else { 1 });
+            out.push(match segment.state {
+                SegmentState::Active => 1,
+                SegmentState::Sealed => 2,
+                SegmentState::Compacted => 3,
+            });
             out.extend_from_slice(&[0; 3]);
             out.extend_from_slice(&end.len_bytes.to_le_bytes());
             out.extend_from_slice(&segment.first_sequence.to_le_bytes());
@@ -147,6 +177,7 @@ impl Manifest {
             epoch: read_u32(bytes, 44),
             key_kind,
             serializer: serializer.to_owned(),
+            next_segment: read_u32(bytes, 56),
             segments,
         };
         manifest.check_order()?;
@@ -154,11 +185,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The id of a segment that would come next in the log; `None` if there are no more.
-    pub(crate) fn next_segment(&self) -> Option<u32> {
-        self.segments
-            .last()
-            .map_or(Some(1), |segment| segment.id.checked_add(1))
+    /// The segments of the log, in its order.
+    pub(crate) fn log(&self) -> impl DoubleEndedIterator<Item = &SegmentEntry> {
+        self.segments.iter().filter(|segment| segment.is_log())
+    }
+
+    /// The last segment of the log.
+    pub(crate) fn last_of_log(&mut self) -> Option<&mut SegmentEntry> {
+        let mut log = self.segments.iter_mut().rev();
+        log.find(|segment| segment.is_log())
     }
 
     fn check_numbers(&self) -> Result<(), Defect> {
@@ -177,13 +212,13 @@ impl Manifest {
     }
 
     fn check_order(&self) -> Result<(), Defect> {
-        let rising = self.segments.windows(2).all(|pair| {
-            pair[0].id < pair[1].id
-                && pair[0].is_sealed
-                && pair[0].end.last_sequence < pair[1].first_sequence
-        });
-        let ids_name_files = self.segments.iter().all(|segment| segment.id > 0);
-        if rising && ids_name_files {
+        let rising = self.segments.windows(2).all(|pair| pair[0].id < pair[1].id);
+        let mut pairs = self.log().zip(self.log().skip(1));
+        let in_order =
+            pairs.all(|(one, next)| one.is_sealed() && one.end.last_sequence < next.first_sequence);
+        let mut ids = self.segments.iter().map(|segment| segment.id);
+        let ids_name_files = ids.all(|id| id > 0 && id < self.next_segment);
+        if rising && in_order && ids_name_files {
             Ok(())
         } else {
             Err(Defect::Damaged("the manifest's segments are out of order"))
@@ -192,9 +227,10 @@ impl Manifest {
 }
 
 fn decode_segment(bytes: &[u8]) -> Result<SegmentEntry, Defect> {
-    let is_sealed = match bytes[4] {
-        1 => false,
-        2 => true,
+    let state = match bytes[4] {
+        1 => SegmentState::Active,
+        2 => SegmentState::Sealed,
+        3 => SegmentState::Compacted,
         _ => {
             return Err(Defect::Damaged(
                 "a segment in the manifest is in no known state",
@@ -204,7 +240,7 @@ fn decode_segment(bytes: &[u8]) -> Result<SegmentEntry, Defect> {
     Ok(SegmentEntry {
         id: read_u32(bytes, 0),
         first_sequence: read_u64(bytes, 16),
-        is_sealed,
+        state,
         end: SegmentEnd {
             len_bytes: read_u64(bytes, 8),
             last_sequence: read_u64(bytes, 24),
@@ -216,30 +252,35 @@ fn decode_segment(bytes: &[u8]) -> Result<SegmentEntry, Defect> {
 mod tests {
     use super::*;
 
-    fn manifest() -> Manifest {
+    fn entry(id: u32, first_sequence: u64, state: SegmentState) -> SegmentEntry {
         let end = SegmentEnd {
             len_bytes: 4000,
             last_sequence: 41,
         };
+        SegmentEntry {
+            id,
+            first_sequence,
+            state,
+            end: if state == SegmentState::Active {
+                SegmentEnd::default()
+            } else {
+                end
+            },
+        }
+    }
+
+    fn manifest() -> Manifest {
         Manifest {
             store_id: [9; 16],
             generation: 3,
             epoch: 1,
             key_kind: KeyKind::Bytes,
             serializer: "cbor".to_owned(),
+            next_segment: 5,
             segments: vec![
-                SegmentEntry {
-                    id: 1,
-                    first_sequence: 1,
-                    is_sealed: true,
-                    end,
-                },
-                SegmentEntry {
-                    id: 2,
-                    first_sequence: 42,
-                    is_sealed: false,
-                    end: SegmentEnd::default(),
-                },
+                entry(1, 1, SegmentState::Sealed),
+                entry(2, 42, SegmentState::Active),
+                entry(4, 7, SegmentState::Compacted),
             ],
         }
     }
@@ -260,8 +301,18 @@ mod tests {
 
     #[test]
     fn segments_out_of_order_are_refused() {
-        let mut swapped = manifest();
-        swapped.segments.swap(0, 1);
-        assert!(Manifest::decode(&swapped.encode()).is_err());
+        let refused = |change: fn(&mut Manifest)| {
+            let mut changed = manifest();
+            change(&mut changed);
+            assert!(Manifest::decode(&changed.encode()).is_err(), "{changed:?}");
+        };
+        refused(|manifest| manifest.segments.swap(0, 1));
+        refused(|manifest| manifest.segments[0].state = SegmentState::Active);
+        refused(|manifest| manifest.segments[1].first_sequence = 41);
+        refused(|manifest| manifest.next_segment = 4);
+        refused(|manifest| manifest.segments[0].id = 0);
+        let mut alone = manifest();
+        alone.segments[0].state = SegmentState::Compacted;
+        assert_eq!(Manifest::decode(&alone.encode()), Ok(alone));
     }
 }

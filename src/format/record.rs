@@ -1,7 +1,7 @@
 //! Records and their entries: the frame of a batch, and of one change in it.
 //!
-//! [`crate::batch`] lays entries out with [`push_entry`]; when their place is known,
-//! [`seal_record`] fills in every checksum. On the way back, [`RecordHeader::decode`] believes a
+//! [`crate::batch`] lays entries out with [`push_entry`], compaction with [`push_moved`]; when
+//! their place is known, [`seal_record`] fills in every checksum. On the way back, [`RecordHeader::decode`] believes a
 //! length only after the header's own checksum, and [`entries`] walks a verified payload.
 
 use super::checksum::{Place, Stamp, content_crc, header_crc};
@@ -21,6 +21,11 @@ const HEADER_LEN: usize = RECORD_HEADER_BYTES as usize;
 const ENTRY_LEN: usize = ENTRY_HEADER_BYTES as usize;
 const TOMBSTONE_BIT: u32 = 1 << 31;
 
+/// The length of what stands before an entry that was moved: its sequence number.
+pub(crate) const MOVED_BYTES: u32 = 8;
+
+const MOVED_LEN: usize = MOVED_BYTES as usize;
+
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecordKind {
@@ -28,6 +33,18 @@ pub(crate) enum RecordKind {
     Batch,
     /// All before it is durable.
     SealMark,
+    /// Entries of other records, moved here by compaction, each with its own sequence number.
+    Moved,
+}
+
+impl RecordKind {
+    /// How many bytes stand before each entry.
+    fn before_entry(self) -> usize {
+        match self {
+            Self::Moved => MOVED_LEN,
+            Self::Batch | Self::SealMark => 0,
+        }
+    }
 }
 
 /// A record's header.
@@ -54,6 +71,7 @@ impl RecordHeader {
         let kind = match bytes[4..8] {
             [1, 0, 0, 0] => RecordKind::Batch,
             [2, 0, 0, 0] => RecordKind::SealMark,
+            [3, 0, 0, 0] => RecordKind::Moved,
             _ => return None,
         };
         if header_crc(place, &bytes[4..]) != read_u32(bytes, 0) {
@@ -88,6 +106,8 @@ pub(crate) struct EntryRef<'a> {
     pub(crate) key: &'a [u8],
     /// The value; `None` is a tombstone.
     pub(crate) value: Option<&'a [u8]>,
+    /// The entry's own sequence number, if it was moved; else it is the record's.
+    pub(crate) sequence: Option<u64>,
 }
 
 /// Appends an entry without its checksum. The caller has checked the lengths against `limits`.
@@ -104,6 +124,12 @@ pub(crate) fn push_entry(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     out.extend_from_slice(&value_field.to_le_bytes());
     out.extend_from_slice(key);
     out.extend_from_slice(value.unwrap_or_default());
+}
+
+/// Appends an entry with the sequence number that it came with, for a [`RecordKind::Moved`].
+pub(crate) fn push_moved(out: &mut Vec<u8>, sequence: u64, key: &[u8], value: Option<&[u8]>) {
+    out.extend_from_slice(&sequence.to_le_bytes());
+    push_entry(out, key, value);
 }
 
 /// What a record's frame says, apart from what follows from its bytes.
@@ -124,6 +150,11 @@ pub(crate) struct Frame {
 pub(crate) fn seal_record(record: &mut Vec<u8>, place: Place, frame: Frame) {
     let mut at = HEADER_LEN;
     for _ in 0..frame.entry_count {
+        let mut stamp = frame.stamp;
+        if frame.kind == RecordKind::Moved {
+            stamp.sequence = read_u64(record, at);
+            at += MOVED_LEN;
+        }
         let key_len = read_u32(record, at + 4) as usize;
         let value_len = (read_u32(record, at + 8) & !TOMBSTONE_BIT) as usize;
         let end = at + ENTRY_LEN + key_len + value_len;
@@ -131,7 +162,7 @@ pub(crate) fn seal_record(record: &mut Vec<u8>, place: Place, frame: Frame) {
             offset: place.offset + len_u32(at),
             ..place
         };
-        let crc = content_crc(entry_place, frame.stamp, &record[at + 4..end]);
+        let crc = content_crc(entry_place, stamp, &record[at + 4..end]);
         record[at..at + 4].copy_from_slice(&crc.to_le_bytes());
         at = end;
     }
@@ -141,6 +172,7 @@ pub(crate) fn seal_record(record: &mut Vec<u8>, place: Place, frame: Frame) {
     record[4] = match frame.kind {
         RecordKind::Batch => 1,
         RecordKind::SealMark => 2,
+        RecordKind::Moved => 3,
     };
     record[5..8].fill(0);
     record[8..12].copy_from_slice(&payload_bytes.to_le_bytes());
@@ -162,11 +194,12 @@ pub(crate) fn payload_place(place: Place) -> Place {
     }
 }
 
-/// The entries of a payload of which `count` are said to be there. Ends with an error message if
-/// they do not fill the payload exactly.
-pub(crate) fn entries(payload: &[u8], count: u32) -> Entries<'_> {
+/// The entries of a payload of a `kind` of record, of which `count` are said to be there. Ends with
+/// an error message if they do not fill the payload exactly.
+pub(crate) fn entries(payload: &[u8], kind: RecordKind, count: u32) -> Entries<'_> {
     Entries {
         payload,
+        before_entry: kind.before_entry(),
         at: 0,
         left: count,
         failed: false,
@@ -177,6 +210,7 @@ pub(crate) fn entries(payload: &[u8], count: u32) -> Entries<'_> {
 #[derive(Debug)]
 pub(crate) struct Entries<'a> {
     payload: &'a [u8],
+    before_entry: usize,
     at: usize,
     left: u32,
     failed: bool,
@@ -202,14 +236,22 @@ impl<'a> Entries<'a> {
             let whole = rest.len() < RECORD_ALIGN as usize && rest.iter().all(|&byte| byte == 0);
             return (!whole).then_some(Err("the entries do not fill their record"));
         }
+        let Some((before, rest)) = rest.split_at_checked(self.before_entry) else {
+            return Some(Err("an entry's sequence number reaches beyond its record"));
+        };
         let (entry, len) = match split_entry(rest) {
             Ok(found) => found,
             Err(what) => return Some(Err(what)),
         };
-        let at = len_u32(self.at);
-        self.at += len;
+        let at = len_u32(self.at + before.len());
+        let sequence = (!before.is_empty()).then(|| read_u64(before, 0));
+        self.at += before.len() + len;
         self.left -= 1;
-        Some(Ok(EntryRef { at, ..entry }))
+        Some(Ok(EntryRef {
+            at,
+            sequence,
+            ..entry
+        }))
     }
 }
 
@@ -234,11 +276,13 @@ fn split_entry(bytes: &[u8]) -> Result<(EntryRef<'_>, usize), &'static str> {
     let Some(value) = rest.get(..value_len) else {
         return Err("an entry's value reaches beyond its record");
     };
-    let value = (!tombstone).then_some(value);
-    Ok((
-        EntryRef { at: 0, key, value },
-        ENTRY_LEN + key_len + value_len,
-    ))
+    let entry = EntryRef {
+        at: 0,
+        key,
+        value: (!tombstone).then_some(value),
+        sequence: None,
+    };
+    Ok((entry, ENTRY_LEN + key_len + value_len))
 }
 
 /// The value in the bytes of one entry, after checking them against what the index knows;
@@ -313,7 +357,7 @@ mod tests {
         if !header.verifies(payload_place(PLACE), payload) {
             return None;
         }
-        entries(payload, header.entry_count)
+        entries(payload, header.kind, header.entry_count)
             .map(|entry| {
                 entry
                     .map(|entry| (entry.key.to_vec(), entry.value.map(<[u8]>::to_vec)))
@@ -340,6 +384,39 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(decode(&bytes[..len]), None);
         }
+    }
+
+    #[test]
+    fn a_moved_entry_keeps_its_sequence_number_and_verifies_with_no_other() {
+        let mut record = vec![0; HEADER_LEN];
+        push_moved(&mut record, 3, b"a", Some(b"value"));
+        push_moved(&mut record, 5, b"b", None);
+        let frame = Frame {
+            kind: RecordKind::Moved,
+            entry_count: 2,
+            stamp: STAMP,
+            synced_upto: 64,
+        };
+        seal_record(&mut record, PLACE, frame);
+        let header = RecordHeader::decode(PLACE, &record).unwrap();
+        let payload = &record[HEADER_LEN..];
+        assert!(header.verifies(payload_place(PLACE), payload));
+        let walked: Vec<_> = entries(payload, header.kind, header.entry_count)
+            .map(Result::unwrap)
+            .collect();
+        let found: Vec<_> = walked.iter().map(|e| (e.at, e.key, e.sequence)).collect();
+        assert_eq!(found, [(8, &b"a"[..], Some(3)), (34, b"b", Some(5))]);
+        let bytes = &payload[8..26];
+        let place = Place {
+            offset: PLACE.offset + RECORD_HEADER_BYTES + 8,
+            ..PLACE
+        };
+        let stamp = |sequence| Stamp { sequence, ..STAMP };
+        assert_eq!(
+            entry_value(bytes, place, stamp(3), b"a", true),
+            Ok(&b"value"[..])
+        );
+        assert!(entry_value(bytes, place, stamp(5), b"a", true).is_err());
     }
 
     #[test]
@@ -376,20 +453,22 @@ mod tests {
             &[0; 11],
         ];
         for payload in payloads {
-            let walked: Vec<_> = entries(payload, 3).collect();
-            assert_eq!(walked.len(), 1, "{payload:?}");
-            assert!(walked[0].is_err());
+            for kind in [RecordKind::Batch, RecordKind::Moved] {
+                let before = vec![0; kind.before_entry()];
+                let payload = [&before, payload].concat();
+                let walked: Vec<_> = entries(&payload, kind, 3).collect();
+                assert_eq!(walked.len(), 1, "{payload:?}");
+                assert!(walked[0].is_err());
+            }
         }
+        let none = |payload: &'static [u8]| entries(payload, RecordKind::Batch, 0).next();
+        assert!(none(&[0, 0, 0, 1]).is_some_and(|entry| entry.is_err()));
+        assert!(none(&[0; 4]).is_some_and(|entry| entry.is_err()));
+        assert!(none(&[0; 3]).is_none());
         assert!(
-            entries(&[0, 0, 0, 1], 0)
+            entries(&[0; 7], RecordKind::Moved, 1)
                 .next()
                 .is_some_and(|entry| entry.is_err())
         );
-        assert!(
-            entries(&[0; 4], 0)
-                .next()
-                .is_some_and(|entry| entry.is_err())
-        );
-        assert!(entries(&[0; 3], 0).next().is_none());
     }
 }

@@ -70,6 +70,15 @@ struct Waiting {
     handle: Handle,
 }
 
+/// What became of a version that the index was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is the newest of its key; the one that was before.
+    Newest(Option<Version>),
+    /// A newer one was there, or the same, and not in an older segment.
+    TooOld,
+}
+
 /// The index of an open store.
 pub(crate) struct Index {
     points: points::Points,
@@ -118,21 +127,31 @@ impl Index {
         found.filter(|version| !version.is_tombstone())
     }
 
-    /// Gives `key` a new version. The version that was the newest before, if there was one.
+    /// Gives `key` a new version, which readers see once it is visible.
     ///
-    /// The caller holds the writer lock, and raises what is visible afterwards.
-    pub(crate) fn apply(&self, key: &[u8], version: Version, horizon: &Horizon) -> Option<Version> {
+    /// The caller has the cursor, and raises what is visible afterwards.
+    pub(crate) fn apply(&self, key: &[u8], version: Version, horizon: &Horizon) -> Put {
         let changed = self.points.change(key, version, Some(horizon));
         self.follow(key, version, &changed, self.sizes.group);
-        changed.forgotten
+        changed.put
     }
 
-    /// Gives `key` its only version, while nobody reads yet, unless there is a newer one. What is
-    /// forgotten of the two, if there were two.
-    pub(crate) fn replay(&self, key: &[u8], version: Version) -> Option<Version> {
+    /// Gives `key` its only version, while nobody reads yet.
+    pub(crate) fn replay(&self, key: &[u8], version: Version) -> Put {
         let changed = self.points.change(key, version, None);
         self.follow(key, version, &changed, self.sizes.replay_group);
-        changed.forgotten
+        changed.put
+    }
+
+    /// The newest version of `key`, whether anybody sees it or not; tombstones too.
+    pub(crate) fn newest(&self, key: &[u8]) -> Option<Version> {
+        self.points.at(key, u64::MAX)
+    }
+
+    /// The keys whose newest versions `is_wanted`, but for tombstones.
+    pub(crate) fn keys_where(&self, is_wanted: impl Fn(Version) -> bool) -> Vec<Box<[u8]>> {
+        let is_wanted = |newest: Version| !newest.is_tombstone() && is_wanted(newest);
+        self.points.keys_where(is_wanted)
     }
 
     /// Puts all that was replayed into the order, so that no commit or walk has to.
@@ -141,17 +160,22 @@ impl Index {
     }
 
     /// Gives the version of `key` with exactly this sequence number, whether it is the newest or
-    /// an older one, the location `to`; the location before. `None` if there is no such version.
+    /// an older one, the location `to`; the location before, and whether it is the newest. `None`
+    /// if there is no such version, or if it is in a younger segment already: what compaction
+    /// makes is younger than what it moves.
     ///
     /// Whoever has looked the version up before may read at the old location still.
-    #[cfg_attr(not(test), expect(dead_code, reason = "compaction calls it"))]
-    pub(crate) fn relocate(&self, key: &[u8], sequence: u64, to: Location) -> Option<Location> {
+    pub(crate) fn relocate(
+        &self,
+        key: &[u8],
+        sequence: u64,
+        to: Location,
+    ) -> Option<(Location, bool)> {
         self.points.relocate(key, sequence, to)
     }
 
     /// Fills this index, which is empty, with keys in strictly rising order, none of which is
     /// deleted, while nobody reads yet.
-    #[cfg_attr(not(test), expect(dead_code, reason = "compaction calls it"))]
     pub(crate) fn load<K: AsRef<[u8]>>(&self, sorted: impl IntoIterator<Item = (K, Version)>) {
         let mut sorted = sorted.into_iter();
         self.points.reserve(sorted.size_hint().0);
@@ -211,20 +235,16 @@ impl Index {
 
     /// Does what follows from a change of `key`, whose version may be seen only afterwards.
     fn follow(&self, key: &[u8], version: Version, changed: &Changed, group: usize) {
-        if changed.forgotten.is_none() {
+        let Put::Newest(before) = changed.put else {
+            return;
+        };
+        if before.is_none() {
             self.order.stage(key, changed.handle, group, &self.points);
         }
         if changed.waits {
             self.wait(version.sequence, changed.handle);
         }
-        self.count(changed.forgotten, version);
-    }
-
-    fn count(&self, forgotten: Option<Version>, version: Version) {
-        if forgotten == Some(version) {
-            return;
-        }
-        let was_live = forgotten.is_some_and(|before| !before.is_tombstone());
+        let was_live = before.is_some_and(|before| !before.is_tombstone());
         match (was_live, !version.is_tombstone()) {
             (false, true) => self.keys.fetch_add(1, Ordering::Relaxed),
             (true, false) => self.keys.fetch_sub(1, Ordering::Relaxed),

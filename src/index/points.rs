@@ -16,6 +16,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::DefaultHashBuilder;
 
+use super::Put;
 use super::shard::{Looked, Shard};
 use super::versions::Horizon;
 use crate::log::location::{Location, Version};
@@ -50,8 +51,7 @@ impl Handle {
 /// What [`Points::change`] did.
 pub(super) struct Changed {
     pub(super) handle: Handle,
-    /// The version that is not the newest any more, or was not taken; none if the key is new.
-    pub(super) forgotten: Option<Version>,
+    pub(super) put: Put,
     /// Whether the key is to be looked at later, and does not wait for that yet.
     pub(super) waits: bool,
 }
@@ -87,7 +87,8 @@ impl Points {
     }
 
     /// Gives `key` a new version, beside readers at `horizon`, or in place of all it has if there
-    /// are none; then only if it is not older.
+    /// are none; only if that comes after what is there: it is newer, or it is the same one in a
+    /// younger segment, which compaction has made.
     pub(super) fn change(
         &self,
         key: &[u8],
@@ -101,33 +102,57 @@ impl Points {
             let number = shard.add(&self.hasher, hash, key, version);
             return Changed {
                 handle: Handle::new(at, number),
-                forgotten: None,
+                put: Put::Newest(None),
                 waits: version.is_tombstone() && shard.wait(number),
             };
         };
+        let handle = Handle::new(at, number);
         let before = shard.slot(number).newest;
-        let (forgotten, is_crowded) = match horizon {
-            Some(horizon) => (before, shard.push(number, version, horizon)),
-            None if version.sequence < before.sequence => (version, false),
-            None => {
-                shard.replace(number, version);
-                (before, false)
-            }
+        let age = |version: Version| (version.sequence, version.location.segment);
+        if age(version) <= age(before) {
+            return Changed {
+                handle,
+                put: Put::TooOld,
+                waits: false,
+            };
+        }
+        let is_crowded = if let Some(horizon) = horizon {
+            shard.push(number, version, horizon)
+        } else {
+            shard.replace(number, version);
+            false
         };
-        let newest = shard.slot(number).newest;
         Changed {
-            handle: Handle::new(at, number),
-            forgotten: Some(forgotten),
-            waits: (is_crowded || newest.is_tombstone()) && shard.wait(number),
+            handle,
+            put: Put::Newest(Some(before)),
+            waits: (is_crowded || version.is_tombstone()) && shard.wait(number),
         }
     }
 
-    /// Gives the version `sequence` of `key` another location; the one before.
-    pub(super) fn relocate(&self, key: &[u8], sequence: u64, to: Location) -> Option<Location> {
+    /// Gives the version `sequence` of `key` another location; the one before, and whether it is
+    /// the newest version.
+    pub(super) fn relocate(
+        &self,
+        key: &[u8],
+        sequence: u64,
+        to: Location,
+    ) -> Option<(Location, bool)> {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.write(shard_of(hash));
         let number = shard.find(hash, key)?;
-        shard.relocate(number, sequence, to)
+        let is_newest = shard.slot(number).newest.sequence == sequence;
+        Some((shard.relocate(number, sequence, to)?, is_newest))
+    }
+
+    /// The keys whose newest versions `is_wanted`.
+    pub(super) fn keys_where(&self, is_wanted: impl Fn(Version) -> bool) -> Vec<Box<[u8]>> {
+        let mut keys = Vec::new();
+        for at in 0..SHARDS {
+            let shard = self.read(at);
+            let wanted = shard.slots().filter(|slot| is_wanted(slot.newest));
+            keys.extend(wanted.map(|slot| Box::from(slot.key())));
+        }
+        keys
     }
 
     /// Drops what nobody at `horizon` can see of a key that has waited.

@@ -43,6 +43,11 @@ impl Shard {
         self.slots.get(number)
     }
 
+    /// The slots of all keys.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.table.iter().map(|&number| self.slots.get(number))
+    }
+
     /// What a reader at `sequence` sees of the key in `slot`.
     pub(super) fn at(&self, slot: &Slot, sequence: u64) -> Option<Version> {
         if slot.newest.sequence <= sequence {
@@ -93,7 +98,8 @@ impl Shard {
         !std::mem::replace(&mut self.slots.get_mut(number).is_waiting, true)
     }
 
-    /// Gives the version of number `sequence` in the slot `number` another location; the one before.
+    /// Gives the version of number `sequence` in the slot `number` a location in a younger segment;
+    /// the one before.
     pub(super) fn relocate(
         &mut self,
         number: u32,
@@ -102,7 +108,8 @@ impl Shard {
     ) -> Option<Location> {
         let slot = self.slots.get_mut(number);
         if slot.newest.sequence == sequence {
-            return Some(std::mem::replace(&mut slot.newest.location, to));
+            let is_younger = to.segment > slot.newest.location.segment;
+            return is_younger.then(|| std::mem::replace(&mut slot.newest.location, to));
         }
         self.older.relocate(slot.older, sequence, to)
     }

@@ -121,12 +121,15 @@ impl Older {
         None
     }
 
-    /// Gives the version of number `sequence`, from `first` on, another location; the one before.
+    /// Gives the version of number `sequence`, from `first` on, a location in a younger segment; the
+    /// one before.
     pub(super) fn relocate(&mut self, first: u32, sequence: u64, to: Location) -> Option<Location> {
         let mut link = first;
         while let Some(place) = self.places.get_mut(link as usize) {
             if place.version.sequence == sequence {
-                return Some(std::mem::replace(&mut place.version.location, to));
+                let location = &mut place.version.location;
+                let is_younger = to.segment > location.segment;
+                return is_younger.then(|| std::mem::replace(location, to));
             }
             link = place.next;
         }

@@ -17,7 +17,12 @@ pub(crate) const OPEN: &str = "OPEN";
 /// The page of shared words.
 pub(crate) const STATE: &str = "STATE";
 
+/// The lock of whoever compacts.
+pub(crate) const COMPACT: &str = "COMPACT";
+
 const SEGMENT_SUFFIX: &str = ".seg";
+const HINTS_SUFFIX: &str = ".hint";
+const TEMPORARY_SUFFIX: &str = ".tmp";
 const SEGMENT_DIGITS: usize = 8;
 
 /// The path of a segment.
@@ -25,9 +30,33 @@ pub(crate) fn segment(directory: &Path, id: u32) -> PathBuf {
     directory.join(format!("{id:0SEGMENT_DIGITS$}{SEGMENT_SUFFIX}"))
 }
 
+/// The path of a segment's hints.
+pub(crate) fn hints(directory: &Path, id: u32) -> PathBuf {
+    directory.join(format!("{id:0SEGMENT_DIGITS$}{HINTS_SUFFIX}"))
+}
+
+/// The path of a segment's hints before they are finished and renamed.
+pub(crate) fn hints_temporary(directory: &Path, id: u32) -> PathBuf {
+    directory.join(format!(
+        "{id:0SEGMENT_DIGITS$}{HINTS_SUFFIX}{TEMPORARY_SUFFIX}"
+    ))
+}
+
 /// The id in a segment's file name; `None` for any other name.
 pub(crate) fn segment_id(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
+    id_before(name, SEGMENT_SUFFIX)
+}
+
+/// The id in the name of a file of hints, finished or not; `None` for any other name.
+pub(crate) fn hints_id(name: &str) -> Option<u32> {
+    id_before(
+        name.strip_suffix(TEMPORARY_SUFFIX).unwrap_or(name),
+        HINTS_SUFFIX,
+    )
+}
+
+fn id_before(name: &str, suffix: &str) -> Option<u32> {
+    let digits = name.strip_suffix(suffix)?;
     if digits.len() < SEGMENT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -39,15 +68,20 @@ pub(crate) fn segment_id(name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{segment, segment_id};
+    use super::{hints, hints_id, hints_temporary, segment, segment_id};
     use std::path::Path;
 
     #[test]
     fn names_and_ids_belong_together() {
         for id in [1, 42, 99_999_999, u32::MAX] {
-            let path = segment(Path::new("d"), id);
+            let directory = Path::new("d");
+            let path = segment(directory, id);
             let name = path.file_name().and_then(|name| name.to_str()).unwrap();
-            assert_eq!(segment_id(name), Some(id));
+            assert_eq!((segment_id(name), hints_id(name)), (Some(id), None));
+            for path in [hints(directory, id), hints_temporary(directory, id)] {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+                assert_eq!((segment_id(name), hints_id(name)), (None, Some(id)));
+            }
         }
         for name in [
             "1.seg",

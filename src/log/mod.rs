@@ -13,14 +13,17 @@
 //! reads segments and syncs the tail.
 //!
 //! What a crash leaves: a torn record behind the tail, which [`repair`] zeroes; a segment that no
-//! manifest lists, which [`remove_leftovers`] removes.
+//! manifest lists: of a roll-over, which [`remove_leftovers`] removes, or of compaction, which
+//! the next compaction does.
 
 pub(crate) mod directory;
 pub(crate) mod fault;
 pub(crate) mod file_name;
 pub(crate) mod group_sync;
+pub(crate) mod hints;
 pub(crate) mod location;
 pub(crate) mod manifest;
+pub(crate) mod merge;
 pub(crate) mod repair;
 pub(crate) mod scanner;
 pub(crate) mod segment;
@@ -36,7 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::error::{Error, Result};
-use crate::format::header::SEGMENT_HEADER_BYTES;
+use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentKind};
 use crate::format::manifest::{Manifest, SegmentEntry};
 use crate::vfs::{OpenMode, Vfs};
 use directory::Directory;
@@ -95,6 +98,11 @@ impl Log {
             follows: AtomicBool::new(true),
             page_of,
         }
+    }
+
+    /// How long a segment may become, unless a batch is longer.
+    pub(crate) fn segment_bytes(&self) -> u32 {
+        self.segment_bytes
     }
 
     /// Says that this is a reader of a log that nobody writes, until the shared words say that
@@ -160,7 +168,7 @@ impl Log {
         let known = self.segments();
         let (vfs, directory) = (self.vfs.as_ref(), &self.directory.path);
         let open = |entry: &SegmentEntry| {
-            let mode = if entry.is_sealed {
+            let mode = if entry.is_sealed() {
                 OpenMode::Read
             } else {
                 self.mode
@@ -174,7 +182,38 @@ impl Log {
         Ok(())
     }
 
-    /// The segment `id`, which may be one that another process has made; `None` for the id 0.
+    /// Opens what is missing of the segments that `manifest` lists, or the newest one, if that is
+    /// not the newest any more; the one whose segments are open.
+    ///
+    /// # Errors
+    /// As [`Log::open_segments`].
+    pub(crate) fn open_listed(&self, manifest: Manifest) -> Result<Manifest> {
+        let mut manifest = manifest;
+        loop {
+            let Err(error) = self.open_segments(&manifest) else {
+                return Ok(manifest);
+            };
+            // Compaction may have removed one just now.
+            let newest = self.load_manifest()?;
+            if newest.generation == manifest.generation {
+                return Err(error);
+            }
+            manifest = newest;
+        }
+    }
+
+    /// Forgets segments that `is_needed` says no reader needs any more.
+    pub(crate) fn keep_segments(&self, is_needed: impl Fn(&Segment) -> bool) {
+        let _guard = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.segments();
+        if !all.iter().all(|segment| is_needed(segment)) {
+            let needed = all.iter().filter(|segment| is_needed(segment));
+            self.segments.store(Arc::new(needed.cloned().collect()));
+        }
+    }
+
+    /// The segment `id`, which may be one that another process has made; `None` for the id 0, and
+    /// for one that is finished, and not needed any more.
     ///
     /// # Errors
     /// As [`Log::open_segments`].
@@ -185,10 +224,10 @@ impl Log {
         if let Some(segment) = find(&self.segments.load(), id) {
             return Ok(Some(segment.clone()));
         }
-        let manifest = self.load_manifest()?;
-        self.open_segments(&manifest)?;
+        let manifest = self.open_listed(self.load_manifest()?)?;
         match find(&self.segments.load(), id) {
             Some(segment) => Ok(Some(segment.clone())),
+            None if manifest.log().any(|listed| listed.id > id) => Ok(None),
             None => Err(self.gone(id, 0)),
         }
     }
@@ -261,22 +300,28 @@ impl Log {
         self.tail.tell_failure();
     }
 
-    /// Hands the value at `version` of `key` to `take`.
+    /// Hands the value at `version` of `key` to `take`, or gives that back if the segment is not there
+    /// any more: the version lies elsewhere now.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
-    pub(crate) fn read<R>(
+    pub(crate) fn read<R, F: FnOnce(&[u8]) -> R>(
         &self,
         key: &[u8],
         version: Version,
         verify: bool,
-        take: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R> {
+        take: F,
+    ) -> Result<std::result::Result<R, F>> {
         let segments = self.segments.load();
-        let location = version.location;
-        let segment = find(&segments, location.segment)
-            .ok_or_else(|| self.gone(location.segment, location.offset))?;
-        segment.read(key, version, verify, take)
+        match find(&segments, version.location.segment) {
+            Some(segment) => segment.read(key, version, verify, take).map(Ok),
+            None => Ok(Err(take)),
+        }
+    }
+
+    /// The error for an entry whose segment is gone.
+    pub(crate) fn gone_at(&self, version: Version) -> Error {
+        self.gone(version.location.segment, version.location.offset)
     }
 
     /// Says that these entries, each with the length of its key, are read soon.
@@ -327,8 +372,10 @@ pub(crate) fn find(segments: &[Arc<Segment>], id: u32) -> Option<&Arc<Segment>> 
     segments.get(at)
 }
 
-/// Removes what a crash left: an unfinished manifest, and a segment that no manifest lists. Who
-/// opens for reading only removes nothing, and refuses the same.
+/// Removes what a crash left: an unfinished manifest, and the segment of a roll-over that no
+/// manifest lists. Who opens for reading only removes nothing, and refuses the same.
+///
+/// Segments of lower ids that are not listed are what compaction has retired, or is just making.
 ///
 /// # Errors
 /// `Corrupt` if an unlisted segment holds records: no crash leaves that, an old manifest was put
@@ -347,11 +394,10 @@ pub(crate) fn remove_leftovers(
                 unlink(vfs, &path)?;
             }
         } else if let Some(id) = file_name::segment_id(&name)
-            && manifest
-                .segments
-                .binary_search_by_key(&id, |listed| listed.id)
-                .is_err()
+            && id < manifest.next_segment
         {
+            refuse_newer(vfs, &path, id, manifest).map_err(Fault::harmless)?;
+        } else if file_name::segment_id(&name).is_some() {
             refuse_records(vfs, &path).map_err(Fault::harmless)?;
             if !read_only {
                 unlink(vfs, &path)?;
@@ -374,6 +420,23 @@ pub(crate) fn has_segments(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
 fn unlink(vfs: &dyn Vfs, path: &Path) -> Result<(), Fault> {
     vfs.unlink(path)
         .map_err(|error| Fault::harmless(Error::io("remove", path, error)))
+}
+
+/// A segment of the log that is not listed any more is older than the one that takes records:
+/// compaction has retired it.
+fn refuse_newer(vfs: &dyn Vfs, path: &Path, id: u32, manifest: &Manifest) -> Result<()> {
+    let listed = &manifest.segments;
+    if listed.binary_search_by_key(&id, |entry| entry.id).is_ok() {
+        return Ok(());
+    }
+    let last = manifest.log().last().map_or(0, |last| last.first_sequence);
+    match segment::peek(vfs, path)? {
+        Some(header) if header.kind == SegmentKind::Log && header.first_sequence > last => {
+            refuse_records(vfs, path)
+        }
+        // What is no segment was never finished.
+        _ => Ok(()),
+    }
 }
 
 /// An unlisted segment has nothing but zeros behind its header (invariant 1).

@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 
+use super::location::{Location, Version};
 use super::segment::Segment;
 use crate::error::{Error, Result};
-use crate::format::header::SEGMENT_HEADER_BYTES;
+use crate::format::checksum::Stamp;
+use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentKind};
 use crate::format::manifest::SEQUENCE_MAX;
 use crate::format::record::{
     ENTRY_HEADER_BYTES, Entries, EntryRef, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordHeader,
@@ -27,7 +29,20 @@ pub(crate) struct Record<'a> {
 impl Record<'_> {
     /// The record's entries.
     pub(crate) fn entries(&self) -> Entries<'_> {
-        entries(&self.payload, self.header.entry_count)
+        entries(&self.payload, self.header.kind, self.header.entry_count)
+    }
+
+    /// The version that `entry` of this record is.
+    pub(crate) fn version(&self, segment: &Segment, entry: &EntryRef<'_>) -> Version {
+        let Stamp { sequence, epoch } = self.header.stamp;
+        let value_bytes = entry
+            .value
+            .map(|value| u32::try_from(value.len()).unwrap_or(u32::MAX - 1));
+        let offset = self.payload_offset() + entry.at;
+        Version {
+            sequence: entry.sequence.unwrap_or(sequence),
+            location: Location::new(segment.id, offset, epoch, value_bytes),
+        }
     }
 
     /// Checks the checksum that single reads of `entry` check.
@@ -36,7 +51,7 @@ impl Record<'_> {
             ENTRY_HEADER_BYTES as usize + entry.key.len() + entry.value.map_or(0, <[u8]>::len);
         let bytes = &self.payload[entry.at as usize..][..len];
         let place = segment.place(self.payload_offset() + entry.at);
-        verify_entry(bytes, place, self.header.stamp)
+        verify_entry(bytes, place, self.version(segment, entry).stamp())
     }
 
     /// Where the payload begins in the segment.
@@ -128,7 +143,7 @@ impl<'a> Scanner<'a> {
             Ok(record) => {
                 self.at = record.payload_offset() + record.header.payload_bytes;
                 self.epoch = record.header.stamp.epoch;
-                self.sequence = record.header.stamp.sequence;
+                self.sequence = self.sequence.max(record.header.stamp.sequence);
                 self.synced_upto = self.synced_upto.max(record.header.synced_upto);
                 Ok(Some(record))
             }
@@ -176,16 +191,20 @@ impl<'a> Scanner<'a> {
 
     /// What no writer would have written here.
     fn out_of_order(&self, header: &RecordHeader) -> Option<What> {
-        let expected = match header.kind {
-            RecordKind::Batch => self.sequence.saturating_add(1),
-            RecordKind::SealMark => self.sequence,
+        let sequence = header.stamp.sequence;
+        let is_next = match (header.kind, self.segment.kind) {
+            (RecordKind::Batch, SegmentKind::Log) => sequence == self.sequence.saturating_add(1),
+            (RecordKind::SealMark, SegmentKind::Log) => sequence == self.sequence,
+            // In key order; the number is the highest of its entries.
+            (RecordKind::Moved, SegmentKind::Compacted) => sequence >= self.segment.first_sequence,
+            _ => return Some("a record is of a kind that does not belong into its segment"),
         };
         let least_bytes = u64::from(header.entry_count) * u64::from(ENTRY_HEADER_BYTES);
-        if header.stamp.sequence > SEQUENCE_MAX {
+        if sequence > SEQUENCE_MAX {
             Some("a record has a sequence number that nobody can have reached")
         } else if header.stamp.epoch < self.epoch {
             Some("a record is of an older epoch than the one before it")
-        } else if header.stamp.sequence != expected {
+        } else if !is_next {
             Some("a record does not have the next sequence number")
         } else if header.synced_upto > self.at {
             Some("a record says that bytes behind it were durable before it")

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::fault::Fault;
 use super::file_name;
@@ -15,10 +15,30 @@ use super::location::Version;
 use super::manifest::refuse;
 use crate::error::{Error, Result};
 use crate::format::checksum::{Place, StoreId, store_seed};
-use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::format::record::{ENTRY_HEADER_BYTES, entry_value};
 use crate::limits::{ALLOCATE_BYTES_MIN, SEGMENT_FILE_BYTES_MAX};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
+
+/// What [`Segment::is_needed`] is behind for ever.
+const NOT_RETIRED: u64 = u64::MAX;
+
+/// The header of the file `path`, if it has one.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn peek(vfs: &dyn Vfs, path: &Path) -> Result<Option<SegmentHeader>> {
+    let file = match vfs.open(path, OpenMode::Read) {
+        // Somebody who compacts has removed it since.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(|error| Error::io("open", path, error))?,
+    };
+    let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+    let got = file
+        .read_at(0, &mut bytes)
+        .map_err(|error| Error::io("read", path, error))?;
+    Ok(SegmentHeader::decode(&bytes[..got]).ok())
+}
 
 /// Of a long entry only the beginning is worth bringing near: the rest the machine foresees.
 const WARM_BYTES_MAX: usize = 512;
@@ -33,12 +53,24 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn VfsFile>,
     /// The length up to which the file may grow, in bytes.
     pub(crate) capacity: u32,
-    /// The sequence number of its first batch.
+    /// The sequence number of its first batch; of a compacted one, the lowest of its entries.
     pub(crate) first_sequence: u64,
+    /// How its records came there.
+    pub(crate) kind: SegmentKind,
     /// Behind its last whole record.
     end: AtomicU32,
     /// The bytes of entries that the index points to.
     pub(crate) live_bytes: AtomicU64,
+    /// Of a compacted one, the length of its entries; 0 if it is not known.
+    entry_bytes: AtomicU64,
+    /// Of a compacted one, the bytes of tombstones that were needed when it was made.
+    pub(crate) needed_bytes: AtomicU64,
+    /// How many tombstones it has, at least; more if a key was deleted more than once.
+    tombstones: AtomicU64,
+    /// Whether it is known to have whole hints.
+    is_hinted: AtomicBool,
+    /// Once compaction has retired it: the sequence number from which on no reader needs it.
+    retired_at: AtomicU64,
     store: u64,
 }
 
@@ -136,10 +168,21 @@ impl Segment {
             file,
             capacity: header.capacity,
             first_sequence: header.first_sequence,
+            kind: header.kind,
             end: AtomicU32::new(SEGMENT_HEADER_BYTES),
             live_bytes: AtomicU64::new(0),
+            entry_bytes: AtomicU64::new(0),
+            needed_bytes: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
+            is_hinted: AtomicBool::new(false),
+            retired_at: AtomicU64::new(NOT_RETIRED),
             store: store_seed(&header.store_id),
         }
+    }
+
+    /// Whether it is a part of the log, in which batches follow each other.
+    pub(crate) fn is_log(&self) -> bool {
+        self.kind == SegmentKind::Log
     }
 
     /// A place in this segment, for checksums.
@@ -213,6 +256,64 @@ impl Segment {
     /// Notes that whole records reach up to `end`.
     pub(crate) fn set_end(&self, end: u32) {
         self.end.store(end, Ordering::Release);
+    }
+
+    /// Notes that it is finished: `end` is behind its last record, and its keys have entries of
+    /// `entry_bytes`.
+    pub(crate) fn set_finished(&self, end: u32, entry_bytes: u64) {
+        self.entry_bytes.store(entry_bytes, Ordering::Relaxed);
+        self.set_end(end);
+    }
+
+    /// The length of what it holds, frames included in the log, and left out in a compacted one.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        match self.entry_bytes.load(Ordering::Relaxed) {
+            bytes if bytes > 0 && !self.is_log() => bytes,
+            _ => u64::from(self.end() - SEGMENT_HEADER_BYTES),
+        }
+    }
+
+    /// Counts a tombstone of `bytes`: compaction moves only those that are needed.
+    pub(crate) fn add_tombstone(&self, bytes: u64) {
+        self.add_tombstones(1);
+        if !self.is_log() {
+            self.needed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts so many tombstones.
+    pub(crate) fn add_tombstones(&self, count: u64) {
+        self.tombstones.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Notes that it has whole hints.
+    pub(crate) fn set_hinted(&self) {
+        self.is_hinted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is known to have whole hints.
+    pub(crate) fn is_hinted(&self) -> bool {
+        self.is_hinted.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has a tombstone.
+    pub(crate) fn has_tombstones(&self) -> bool {
+        self.tombstones.load(Ordering::Relaxed) > 0
+    }
+
+    /// Says that whoever reads at `sequence` or later does not need it, unless that was said before.
+    pub(crate) fn retire(&self, sequence: u64) {
+        self.retired_at.fetch_min(sequence, Ordering::AcqRel);
+    }
+
+    /// Says that it is listed: what was said before was of a time before that.
+    pub(crate) fn set_listed(&self) {
+        self.retired_at.store(NOT_RETIRED, Ordering::Release);
+    }
+
+    /// Whether somebody who reads at `oldest` or later may need it.
+    pub(crate) fn is_needed(&self, oldest: u64) -> bool {
+        oldest < self.retired_at.load(Ordering::Acquire)
     }
 
     /// Counts `bytes` of an entry as pointed to by the index.

@@ -17,8 +17,8 @@ use super::{Log, manifest};
 use crate::error::Error;
 use crate::failpoint;
 use crate::format::checksum::Stamp;
-use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::format::manifest::{Manifest, SegmentEnd, SegmentEntry};
+use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
+use crate::format::manifest::{Manifest, SegmentEnd, SegmentEntry, SegmentState};
 use crate::format::record::{Frame, RECORD_ALIGN, RECORD_HEADER_BYTES, RecordKind, seal_record};
 use crate::limits::{
     ALLOCATE_BYTES_MAX, ALLOCATE_BYTES_MIN, RESERVE_BYTES_MAX, SEGMENT_FILE_BYTES_MAX,
@@ -32,6 +32,8 @@ pub(crate) struct Writer {
     pub(crate) sequence: u64,
     /// Where the next record goes.
     pub(crate) active: Option<Active>,
+    /// Listed segments that compaction has made and whose entries the index does not point to yet.
+    pub(crate) unabsorbed: Vec<u32>,
 }
 
 /// The segment that takes records.
@@ -139,7 +141,7 @@ impl Writer {
             last_sequence: self.sequence,
         };
         let mut manifest = self.manifest.clone();
-        match manifest.segments.last_mut() {
+        match manifest.last_of_log() {
             Some(last) if last.end != end => last.end = end,
             _ => return Ok(()),
         }
@@ -228,18 +230,25 @@ impl Writer {
     }
 
     /// Seals the active segment and starts one that has room for `record_bytes`.
-    fn roll_over(&mut self, log: &Log, record_bytes: u64) -> Result<(), Fault> {
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub(crate) fn roll_over(&mut self, log: &Log, record_bytes: u64) -> Result<(), Fault> {
         // Sealing syncs in every durability mode (log invariant 2).
         log.sync()?;
         let vfs = log.vfs.as_ref();
         log.directory.check(vfs).map_err(Fault::harmless)?;
-        let id = self.manifest.next_segment().ok_or_else(no_more_segments)?;
+        let id = self.manifest.next_segment;
+        if id == u32::MAX {
+            return Err(no_more_segments());
+        }
         let capacity = capacity_for(record_bytes, u64::from(log.segment_bytes));
         let header = SegmentHeader {
             store_id: self.manifest.store_id,
             segment: id,
             capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
             first_sequence: self.sequence + 1,
+            kind: SegmentKind::Log,
         };
         let segment = Arc::new(Segment::create(vfs, &log.directory.path, &header)?);
         log.directory.sync()?;
@@ -275,9 +284,10 @@ impl Writer {
     fn next_manifest(&self, next: &Segment) -> Manifest {
         let mut manifest = self.manifest.clone();
         manifest.generation += 1;
-        if let (Some(active), Some(last)) = (&self.active, manifest.segments.last_mut()) {
+        manifest.next_segment = next.id + 1;
+        if let (Some(active), Some(last)) = (&self.active, manifest.last_of_log()) {
             let len_bytes = u64::from(active.end);
-            last.is_sealed = true;
+            last.state = SegmentState::Sealed;
             last.end = SegmentEnd {
                 len_bytes,
                 last_sequence: self.sequence,
@@ -287,7 +297,7 @@ impl Writer {
         manifest.segments.push(SegmentEntry {
             id: next.id,
             first_sequence,
-            is_sealed: false,
+            state: SegmentState::Active,
             end: SegmentEnd::default(),
         });
         manifest

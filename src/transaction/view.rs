@@ -54,7 +54,10 @@ impl View {
     ) -> Result<R> {
         self.check_open()?;
         match found {
-            Found::Stored(version) => self.pin.engine().read_version(key, *version, take)?,
+            Found::Stored(version) => {
+                let engine = self.pin.engine();
+                engine.read_version(key, *version, engine.identity.verify_reads, take)?
+            }
             Found::Changed(value) => take(value),
         }
     }

@@ -5,6 +5,7 @@
 mod basics;
 mod clients;
 mod closing;
+mod compaction;
 mod crash;
 mod damage;
 mod disk_full;

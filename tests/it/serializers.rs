@@ -290,7 +290,7 @@ fn the_name_of_the_serializer_is_in_the_manifest() {
     for place in with_a_disk() {
         drop(place.open_with(place.options().serializer(Json)).unwrap());
         let manifest = place.read_file("MANIFEST");
-        assert_eq!((manifest[49], &manifest[56..60]), (4, &b"json"[..]));
+        assert_eq!((manifest[49], &manifest[60..64]), (4, &b"json"[..]));
         drop(place.open_with(place.options().serializer(Json)).unwrap());
         let parts = ["\"json\"", "\"cbor\""];
         assert_refused(

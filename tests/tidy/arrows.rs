@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "store",
         &[
             "batch",
+            "compaction",
             "cursor",
             "engine",
             "error",
@@ -79,6 +80,12 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("upkeep", &["engine", "error", "format::header", "log"]),
+    (
+        "compaction",
+        &[
+            "engine", "error", "format", "limits", "log", "options", "vfs",
+        ],
+    ),
     (
         "engine",
         &[

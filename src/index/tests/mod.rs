@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 
 use quickcheck::{Gen, QuickCheck, Testable};
 
-use crate::index::{Horizon, Index, KeyBounds, Sizes, Version};
+use crate::index::{Horizon, Index, KeyBounds, Put, Sizes, Version};
 use crate::log::location::Location;
 
 /// How many random workloads are run.
@@ -138,12 +138,10 @@ fn apply(index: &Index, model: &mut Model, key: &[u8], is_tombstone: bool) -> Re
     versions.push(version);
     // A tombstone may be gone, with its key.
     let is_live = |version: &Version| !version.is_tombstone();
-    let forgotten = index.apply(key, version, &model.horizon);
-    same(
-        "forgotten",
-        forgotten.filter(is_live),
-        newest.filter(is_live),
-    )
+    let Put::Newest(before) = index.apply(key, version, &model.horizon) else {
+        return Err(format!("{version:?} is taken for an old one"));
+    };
+    same("before", before.filter(is_live), newest.filter(is_live))
 }
 
 /// Does what `operation` says to both; what differed.
@@ -175,10 +173,12 @@ fn perform(index: &Index, model: &mut Model, operation: (u8, u8, u8)) -> Result<
                 return Ok(());
             };
             let Version { sequence, location } = known[at];
-            let to = Location::new(u32::from(b) + 2, 80, 1, location.value_bytes());
+            let younger = location.segment + 1 + u32::from(b);
+            let to = Location::new(younger, 80, 1, location.value_bytes());
             let before = index.relocate(&key_a, sequence, to);
             if before.is_some() || model.must_be_there(&key_a, sequence) {
-                same("relocated", before, Some(location))?;
+                let is_newest = at + 1 == known.len();
+                same("relocated", before, Some((location, is_newest)))?;
                 model.keys.get_mut(&key_a).unwrap()[at].location = to;
             }
         }
@@ -282,8 +282,13 @@ fn replays_in_any_order(versions: Vec<(u8, u16, bool)>) -> Result<(), String> {
         }
         let version = version(sequence, is_tombstone);
         let newest = versions.last().copied();
-        let expected = newest.map(|newest| std::cmp::min_by_key(newest, version, |v| v.sequence));
-        same("forgotten", index.replay(&key, version), expected)?;
+        let is_newest = newest.is_none_or(|newest| newest.sequence < sequence);
+        let expected = if is_newest {
+            Put::Newest(newest)
+        } else {
+            Put::TooOld
+        };
+        same("replayed", index.replay(&key, version), expected)?;
         versions.push(version);
         versions.sort_by_key(|version| version.sequence);
         model.applied = model.applied.max(sequence);

@@ -53,7 +53,7 @@ pub use crash::{CrashPoint, CrashPoints, EXHAUSTIVE_UNIT_COUNT_MAX, Images, SAMP
 pub use disk::Image;
 pub use fault::{Fault, FaultEffect, FaultError, FaultScope, Plant};
 pub use journal::{Journal, Operation};
-pub use order::{Lists, OrderRules, Rule, SegmentNumber, Violation};
+pub use order::{IsOfLog, Lists, OrderRules, Rule, SegmentNumber, Violation};
 pub use random::Random;
 pub use turns::{Pauses, Style, Turns};
 

@@ -23,6 +23,9 @@ pub struct OrderRules {
     pub manifest: String,
     /// The name under which a new manifest is written.
     pub manifest_temporary: String,
+    /// Whether a segment that begins with these bytes is a part of the log, in which the rules of
+    /// its order count; else compaction makes it, before anybody knows of it.
+    pub is_of_log: IsOfLog,
     /// A segment that was never written beyond this many bytes needs no manifest to go.
     pub segment_header_bytes: u64,
     /// Whether the manifest with these bytes lists the segment with this name. Without it,
@@ -33,6 +36,9 @@ pub struct OrderRules {
 /// Reads a segment's number off its file name.
 pub type SegmentNumber = Box<dyn Fn(&str) -> Option<u64>>;
 
+/// Tells a segment of the log by its first bytes.
+pub type IsOfLog = Box<dyn Fn(&[u8]) -> bool>;
+
 /// Looks up a segment's name in a manifest's bytes.
 pub type Lists = Box<dyn Fn(&[u8], &str) -> bool>;
 
@@ -41,6 +47,11 @@ impl Default for OrderRules {
     fn default() -> Self {
         Self {
             segment_number: Box::new(|name| name.strip_suffix(".seg")?.parse().ok()),
+            // Byte 48 of the header says how its records came there, if all of it is there.
+            is_of_log: Box::new(|head| {
+                let is_whole = head.get(60..64).is_some_and(|crc| crc != [0; 4]);
+                is_whole && head.get(48) == Some(&0)
+            }),
             manifest: "MANIFEST".to_owned(),
             manifest_temporary: "MANIFEST.tmp".to_owned(),
             segment_header_bytes: 64,
@@ -182,6 +193,14 @@ impl Checker<'_> {
         self.files.insert(inode, tracked);
     }
 
+    /// The number of `file`, if it is a segment of the log.
+    fn number_in_log(&self, file: &Tracked) -> Option<u64> {
+        let header_bytes = usize::try_from(self.rules.segment_header_bytes).unwrap_or(0);
+        let mut head = vec![0; header_bytes];
+        file.cached.read(0, &mut head);
+        file.segment.filter(|_| (self.rules.is_of_log)(&head))
+    }
+
     fn report(&mut self, rule: Rule, file: &str) {
         self.violations.push(Violation {
             rule,
@@ -276,9 +295,17 @@ impl Checker<'_> {
         if overwrites {
             self.report(Rule::NothingOverwritten, &name);
         }
-        let before = segment.and_then(|number| number.checked_sub(1));
-        let unsynced = |file: &Tracked| file.segment == before && file.unsynced_since.is_some();
-        if before.is_some() && self.files.values().any(unsynced) {
+        let number = self
+            .files
+            .get(&inode)
+            .and_then(|file| self.number_in_log(file));
+        let in_log = self
+            .files
+            .values()
+            .map(|file| (self.number_in_log(file), file));
+        let before = in_log.filter(|(other, _)| other.is_some() && *other < number);
+        let before = before.max_by_key(|(other, _)| *other);
+        if before.is_some_and(|(_, file)| file.unsynced_since.is_some()) {
             self.report(Rule::SyncedBeforeRollOver, &name);
         }
     }
@@ -368,7 +395,8 @@ impl Checker<'_> {
         let later = self.begins.iter().find(|(begun, _)| *begun > mark);
         let end = later.map_or(self.position, |(_, position)| *position);
         let unsynced = |file: &&Tracked| {
-            file.segment.is_some() && file.unsynced_since.is_some_and(|since| since < end)
+            file.unsynced_since.is_some_and(|since| since < end)
+                && self.number_in_log(file).is_some()
         };
         let names: Vec<_> = self
             .files

@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use happystore::vfs::Vfs;
 use happystore::vfs::sim::{
-    Fault, FaultEffect, Operation, OrderRules, Pauses, Plant, Random, Style, Turns, World,
+    Fault, FaultEffect, Operation, Pauses, Plant, Random, Style, Turns, World,
 };
 use happystore::{Error, ErrorKind, TxOptions};
 
 use super::client::{Client, Death, ONCE_KEYS, Taste, Trouble, everything, is_poison};
 use super::record::{Halt, Record, be_of};
-use crate::crash::oracle::{Bounds, Bytes, History, KEYS, Recovered, Setup, recover, value};
+use crate::crash::oracle::{Bounds, Bytes, History, KEYS, Recovered, Setup, recover, rules, value};
 use crate::crash::workload::{Mode, Run};
 
 /// What all clients together may wait for; no pause and no delay is as long.
@@ -121,6 +121,8 @@ impl Plan {
             seed,
             setup: Setup {
                 segment_bytes,
+                // A sync that fails for compaction would be no commit's.
+                is_compacted: seed.is_multiple_of(3) && !matches!(trouble, Trouble::Sync { .. }),
                 plant: None,
             },
             processes: 1,
@@ -167,6 +169,7 @@ impl Plan {
     /// The plan with a bug planted.
     pub(super) fn planted(mut self, plant: Plant) -> Self {
         self.setup.plant = Some(plant);
+        self.setup.is_compacted = false;
         self
     }
 
@@ -356,7 +359,7 @@ impl Plan {
             };
         }
         if record.has_failed() {
-            return self.settle_after_trouble(record, store);
+            return self.settle_after_trouble(world, record, store);
         }
         if record.is_closing() && store.has(KEYS[0]).is_err() {
             return Ok(());
@@ -373,8 +376,20 @@ impl Plan {
         Ok(())
     }
 
-    fn settle_after_trouble(&self, record: &Record, store: &Bytes) -> Result<(), String> {
+    fn settle_after_trouble(
+        &self,
+        world: &World,
+        record: &Record,
+        store: &Bytes,
+    ) -> Result<(), String> {
         let is_kill = matches!(self.taste.trouble, Trouble::Kill { .. });
+        if is_kill {
+            // Who has kept the writer lock for nothing gives it up.
+            for _ in 0..50 {
+                world.advance(Duration::from_millis(2));
+                world.run_background();
+            }
+        }
         if is_kill || record.has_failed_at_opening() {
             // Who lives on writes on, on top of what the other one left.
             let after = |error: Error| format!("after another process died or failed: {error}");
@@ -419,7 +434,7 @@ impl Plan {
 impl Outcome {
     /// Refuses a journal in which an order was broken.
     pub(super) fn check_order(&self) -> Result<(), String> {
-        let violations = self.run.journal.violations(&OrderRules::default());
+        let violations = self.run.journal.violations(&rules());
         let Some(violation) = violations.first() else {
             return Ok(());
         };

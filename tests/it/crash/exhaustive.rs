@@ -86,6 +86,7 @@ fn three_operations_survive_every_crash_at_every_point() {
     let mut workload_count = 0;
     for segment_bytes in SEGMENT_BYTES {
         let setup = Setup {
+            is_compacted: true,
             segment_bytes,
             plant: None,
         };

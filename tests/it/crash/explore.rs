@@ -10,7 +10,7 @@ use happystore::vfs::sim::{
     CrashPoint, EXHAUSTIVE_UNIT_COUNT_MAX, Image, Journal, Operation, OrderRules, Random, World,
 };
 
-use super::oracle::{Bounds, History, Setup, check};
+use super::oracle::{Bounds, History, Setup, check, rules};
 use super::workload::{Op, Run, run};
 
 /// How many images to sample where not all subsets of the pending changes are tried.
@@ -88,7 +88,7 @@ impl Explorer {
             tally: Tally::default(),
             look_at_order: true,
             random: Random::new(seed),
-            rules: OrderRules::default(),
+            rules: rules(),
         }
     }
 

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use happystore::vfs::Vfs;
-use happystore::vfs::sim::{CrashPoint, Plant, Random, World};
-use happystore::{Access, Durability, ErrorKind, Options, Raw, Store, TxOptions};
+use happystore::vfs::sim::{CrashPoint, OrderRules, Plant, Random, World};
+use happystore::{Access, Compaction, Durability, ErrorKind, Options, Raw, Store, TxOptions};
 
 /// The keys of all workloads. The lengths of some are multiples of four, so that records inside
 /// of values lie where records may lie.
@@ -28,6 +28,8 @@ pub(crate) type Bytes = Store<Raw, [u8]>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) segment_bytes: u64,
+    /// Whether the store is compacted in the background.
+    pub(crate) is_compacted: bool,
     pub(crate) plant: Option<Plant>,
 }
 
@@ -43,8 +45,14 @@ impl Setup {
         process: Arc<dyn Vfs>,
     ) -> happystore::Result<Bytes> {
         let options = Options::new().serializer(Raw).byte_keys().access(access);
+        let compaction = if self.is_compacted {
+            Compaction::automatic().dead_bytes(0)
+        } else {
+            Compaction::manual()
+        };
         options
             .segment_bytes(self.segment_bytes)
+            .compaction(compaction)
             .vfs(process)
             .open("/s")
     }
@@ -234,6 +242,24 @@ fn read_only(world: &World, setup: Setup, bounds: Bounds) -> Result<Model, Strin
         Ok(store) => contents(&store),
         Err(error) if error.kind() == ErrorKind::NotFound && bounds.low == 0 => Ok(Model::new()),
         Err(error) => Err(format!("opening for reading: {error}")),
+    }
+}
+
+/// The order that a store keeps, with what its manifest lists.
+pub(crate) fn rules() -> OrderRules {
+    let listed_ids = |manifest: &[u8]| -> Vec<u32> {
+        let name_bytes = usize::from(manifest.get(49).copied().unwrap_or(0));
+        let list = manifest.get(60 + name_bytes..manifest.len().saturating_sub(4));
+        let ids = list.unwrap_or_default().chunks_exact(32);
+        ids.map(|entry| u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]))
+            .collect()
+    };
+    OrderRules {
+        lists: Some(Box::new(move |manifest, name| {
+            let id = name.strip_suffix(".seg").and_then(|id| id.parse().ok());
+            id.is_some_and(|id: u32| listed_ids(manifest).contains(&id))
+        })),
+        ..OrderRules::default()
     }
 }
 

@@ -76,6 +76,7 @@ fn records_of_a_torn_tail_do_not_come_back_even_unzeroed() {
             kill_percent: 0,
             bait_percent: 0,
             twin_percent: 0,
+            compact_percent: 0,
         };
         Case::of_taste(seed, 6, 4096, &taste)
     };
@@ -94,6 +95,7 @@ fn torn_tails_that_are_never_zeroed_are_noticed() {
             kill_percent: 0,
             bait_percent: 0,
             twin_percent: 100,
+            compact_percent: 0,
         };
         Case::of_taste(seed, 4, 8192, &taste)
     };
@@ -114,6 +116,7 @@ fn checksums_that_verify_anywhere_are_noticed() {
             kill_percent: 0,
             bait_percent: 80,
             twin_percent: 0,
+            compact_percent: 0,
         };
         Case::of_taste(seed, 12, 4096, &taste)
     };

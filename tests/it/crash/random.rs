@@ -49,6 +49,8 @@ impl Case {
             kill_percent: [0, 0, 2, 10][random.index(4)],
             bait_percent: [0, 0, 30][random.index(3)],
             twin_percent: [0, 10, 50][random.index(3)],
+            // Drawn apart, so that seeds of old make the workloads of old, but for this.
+            compact_percent: [0, 5, 20][Random::stream(seed, 77).index(3)],
         };
         Self::of_taste(seed, op_count, segment_bytes, &taste)
     }
@@ -68,6 +70,7 @@ impl Case {
         Self {
             setup: Setup {
                 segment_bytes,
+                is_compacted: random.coin(),
                 plant: None,
             },
             ops,
@@ -140,6 +143,7 @@ pub(super) struct Taste {
     pub(super) kill_percent: u64,
     pub(super) bait_percent: u64,
     pub(super) twin_percent: u64,
+    pub(super) compact_percent: u64,
 }
 
 impl Taste {
@@ -175,6 +179,12 @@ impl Taste {
                 from: random.index(1 << 20),
                 len_bytes,
                 mode,
+            };
+        }
+        if self.compact_percent > 0 && random.below(100) < self.compact_percent {
+            let some = u32::try_from(random.below(1 << 32)).unwrap_or(1);
+            return Op::Compact {
+                mask: if random.coin() { u32::MAX } else { some },
             };
         }
         match random.below(16) {

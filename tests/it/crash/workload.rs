@@ -82,6 +82,10 @@ pub(crate) enum Op {
     /// Lets the time of a deferred commit come.
     Background,
     Reopen,
+    /// Rewrites the finished segments whose ids have a bit in this mask, or all of them.
+    Compact {
+        mask: u32,
+    },
     /// The process dies between two operations.
     Kill,
     /// The process dies at this call from now.
@@ -218,24 +222,38 @@ impl Runner {
                 }
                 Ok(())
             }
-            Op::Reopen => {
-                let store = self
-                    .store
-                    .take()
-                    .expect("OK because it is open between operations");
-                store.close()?;
-                self.all_durable();
-                self.is_deferred = false;
-                self.process = self.world.process();
-                self.store = Some(self.setup.open(self.process.clone())?);
-                Ok(())
-            }
+            Op::Reopen => self.reopen(),
+            Op::Compact { mask } => self.compact(mask),
             Op::Kill => Ok(()),
             Op::KillAt { call } => {
                 self.world.fail_call(call, Fault::kill());
                 Ok(())
             }
         }
+    }
+
+    fn reopen(&mut self) -> happystore::Result<()> {
+        let store = self
+            .store
+            .take()
+            .expect("OK because it is open between operations");
+        store.close()?;
+        self.all_durable();
+        self.is_deferred = false;
+        self.process = self.world.process();
+        self.store = Some(self.setup.open(self.process.clone())?);
+        Ok(())
+    }
+
+    fn compact(&self, mask: u32) -> happystore::Result<()> {
+        if mask == u32::MAX {
+            self.store().compact()?;
+        } else {
+            let is_wanted = |id: u32| mask >> (id % 32) & 1 == 1;
+            self.store().compact_segments(is_wanted)?;
+        }
+        self.all_durable();
+        Ok(())
     }
 
     /// A process died: another one opens the store.

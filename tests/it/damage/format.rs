@@ -120,10 +120,13 @@ pub(crate) struct Listed {
     pub(crate) last: u64,
 }
 
-/// `manifest` with other segments.
+/// `manifest` with other segments; the next one has the id behind all of them.
 pub(crate) fn with_segments(manifest: &[u8], segments: &[Listed]) -> Vec<u8> {
-    let mut out = manifest[..56 + usize::from(manifest[49])].to_vec();
+    let mut out = manifest[..60 + usize::from(manifest[49])].to_vec();
     put_u32(&mut out, 52, u32::try_from(segments.len()).unwrap());
+    let ids = segments.iter().map(|segment| segment.id.saturating_add(1));
+    let next = ids.max().unwrap_or(0).max(u32_at(manifest, 56));
+    put_u32(&mut out, 56, next);
     for segment in segments {
         out.extend_from_slice(&segment.id.to_le_bytes());
         out.extend_from_slice(&[segment.state, 0, 0, 0]);

@@ -55,12 +55,12 @@ fn check(fixture: &Fixture, pinned: &[&str]) {
 #[test]
 fn damage_to_an_active_segment_is_found() {
     let pinned = [
-        "bits: 10624 Exact, 22264 Corrupt, 640 Less(1)",
-        "bytes: 1328 Exact, 4344 Corrupt, 131 Less(1)",
-        "truncations: 4191 Corrupt",
+        "bits: 10624 Exact, 22296 Corrupt, 640 Less(1)",
+        "bytes: 1328 Exact, 4349 Corrupt, 131 Less(1)",
+        "truncations: 4195 Corrupt",
         "sectors: 30 Corrupt, 3 Less(3), 1 Less(11)",
         "records: 779 Corrupt, 1 Less(2)",
-        "files: 5 Exact, 15 Corrupt",
+        "files: 4 Exact, 16 Corrupt",
         "lock and state: 1074 Exact",
     ];
     check(&fixtures::active_only(), &pinned);
@@ -69,9 +69,9 @@ fn damage_to_an_active_segment_is_found() {
 #[test]
 fn damage_to_sealed_segments_is_found() {
     let pinned = [
-        "bits: 10624 Exact, 41496 Corrupt, 608 Less(1)",
-        "bytes: 1328 Exact, 7952 Corrupt, 122 Less(1)",
-        "truncations: 956 Exact, 5635 Corrupt",
+        "bits: 10624 Exact, 41528 Corrupt, 608 Less(1)",
+        "bytes: 1328 Exact, 7957 Corrupt, 122 Less(1)",
+        "truncations: 956 Exact, 5639 Corrupt",
         "sectors: 79 Corrupt",
         "records: 1770 Corrupt",
         "files: 26 Exact, 170 Corrupt",
@@ -83,9 +83,9 @@ fn damage_to_sealed_segments_is_found() {
 #[test]
 fn damage_to_a_store_closed_cleanly_is_found() {
     let pinned = [
-        "bits: 15360 Exact, 18168 Corrupt",
-        "bytes: 1920 Exact, 3470 Corrupt",
-        "truncations: 4191 Corrupt",
+        "bits: 15360 Exact, 18200 Corrupt",
+        "bytes: 1920 Exact, 3475 Corrupt",
+        "truncations: 4195 Corrupt",
         "sectors: 31 Corrupt",
         "records: 630 Corrupt",
         "files: 4 Exact, 16 Corrupt",
@@ -97,12 +97,12 @@ fn damage_to_a_store_closed_cleanly_is_found() {
 #[test]
 fn damage_to_nested_batches_and_tombstones_is_found() {
     let pinned = [
-        "bits: 4480 Exact, 11000 Corrupt, 1664 Less(1)",
-        "bytes: 560 Exact, 2057 Corrupt, 387 Less(1)",
-        "truncations: 2143 Corrupt",
+        "bits: 4480 Exact, 11032 Corrupt, 1664 Less(1)",
+        "bytes: 560 Exact, 2063 Corrupt, 387 Less(1)",
+        "truncations: 2147 Corrupt",
         "sectors: 7 Corrupt, 2 Less(5), 1 Less(13)",
         "records: 189 Corrupt, 1 Less(2)",
-        "files: 6 Exact, 14 Corrupt",
+        "files: 5 Exact, 15 Corrupt",
         "lock and state: 1074 Exact",
     ];
     check(&fixtures::nested_batches(), &pinned);
@@ -111,12 +111,12 @@ fn damage_to_nested_batches_and_tombstones_is_found() {
 #[test]
 fn damage_to_an_allocated_tail_is_found() {
     let pinned = [
-        "bits: 29888 Exact, 3192 Corrupt, 448 Less(1)",
-        "bytes: 3736 Exact, 599 Corrupt, 82 Less(1)",
-        "truncations: 4191 Corrupt",
+        "bits: 29888 Exact, 3224 Corrupt, 448 Less(1)",
+        "bytes: 3736 Exact, 604 Corrupt, 82 Less(1)",
+        "truncations: 4195 Corrupt",
         "sectors: 9 Corrupt",
         "records: 9 Corrupt, 1 Less(2)",
-        "files: 5 Exact, 15 Corrupt",
+        "files: 4 Exact, 16 Corrupt",
         "lock and state: 1074 Exact",
     ];
     check(&fixtures::allocated_tail(), &pinned);
@@ -125,9 +125,9 @@ fn damage_to_an_allocated_tail_is_found() {
 #[test]
 fn damage_to_a_repaired_store_is_found() {
     let pinned = [
-        "bits: 15872 Exact, 17144 Corrupt, 512 Less(1)",
-        "bytes: 1984 Exact, 3319 Corrupt, 99 Less(1)",
-        "truncations: 4191 Corrupt",
+        "bits: 15872 Exact, 17176 Corrupt, 512 Less(1)",
+        "bytes: 1984 Exact, 3324 Corrupt, 99 Less(1)",
+        "truncations: 4195 Corrupt",
         "sectors: 26 Corrupt, 4 Less(1), 1 Less(9)",
         "records: 495 Corrupt, 1 Less(2)",
         "files: 4 Exact, 16 Corrupt",
@@ -139,9 +139,9 @@ fn damage_to_a_repaired_store_is_found() {
 #[test]
 fn damage_to_a_seal_mark_before_the_last_commit_is_found() {
     let pinned = [
-        "bits: 2336 Exact, 2040 Corrupt, 480 Less(1)",
-        "bytes: 292 Exact, 381 Corrupt, 90 Less(1)",
-        "truncations: 607 Corrupt",
+        "bits: 2336 Exact, 2072 Corrupt, 480 Less(1)",
+        "bytes: 292 Exact, 386 Corrupt, 90 Less(1)",
+        "truncations: 611 Corrupt",
         "sectors: 2 Corrupt",
         "records: 3 Corrupt",
         "files: 5 Exact, 15 Corrupt",

@@ -82,6 +82,7 @@ impl<'w> Run<'w> {
             match op {
                 Op::Reopen(..) if !self.place.lasts() => self.count -= 1,
                 Op::Reopen(again, setup) => store = self.reopen(store, *again, *setup),
+                Op::Compact(mask) => compact(&store, *mask),
                 Op::Begin(style) => self.begin(&store, &store, *style),
                 Op::End(_) | Op::Outside(..) => self.count -= 1,
                 op => self.apply(&store, &store, op),
@@ -156,7 +157,9 @@ impl<'w> Run<'w> {
             Op::Verify => assert_eq!(store.verify().unwrap().keys, self.maps[0].len() as u64),
             Op::Hold(_) | Op::Step { .. } | Op::LetGo(_) => self.iterate(target, op),
             Op::Snapshot | Op::Look(..) | Op::Forget(_) => self.look(store, op),
-            Op::Begin(_) | Op::End(_) | Op::Outside(..) | Op::Reopen(..) => self.count -= 1,
+            Op::Begin(_) | Op::End(_) | Op::Outside(..) | Op::Reopen(..) | Op::Compact(_) => {
+                self.count -= 1;
+            }
         }
     }
 
@@ -368,4 +371,13 @@ impl<'w> Run<'w> {
             assert_eq!(store.get(key).unwrap().as_deref(), Some(&value[..]));
         }
     }
+}
+
+fn compact(store: &ByteStore, mask: u32) {
+    let compacted = if mask == u32::MAX {
+        store.compact()
+    } else {
+        store.compact_segments(|id| mask >> (id % 32) & 1 == 1)
+    };
+    assert!(compacted.unwrap().is_finished);
 }

@@ -133,11 +133,13 @@ pub(crate) enum Op {
     TooLarge,
     Sync,
     Verify,
+    /// Rewrites the finished segments whose ids have a bit in this mask, or all of them.
+    Compact(u32),
     Reopen(Again, Setup),
 }
 
 /// How many kinds of operations there are.
-const KINDS: u64 = 23;
+const KINDS: u64 = 24;
 
 /// What a store is opened with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +242,7 @@ impl Swarm {
         let mask = random.bits() | 1 | 1 << random.below(KINDS);
         // Some kinds are dear, some can hardly be too many.
         let weights = [
-            6, 4, 2, 4, 1, 1, 1, 3, 1, 1, 2, 4, 1, 1, 1, 1, 4, 4, 1, 0, 0, 0, 0,
+            6, 4, 2, 4, 1, 1, 1, 3, 1, 1, 2, 4, 1, 1, 1, 1, 4, 4, 1, 0, 0, 0, 0, 0,
         ];
         let mut kinds = Vec::new();
         for kind in (0..KINDS).filter(|kind| mask >> kind & 1 == 1) {
@@ -350,6 +352,11 @@ impl Swarm {
             19 => Op::TooLarge,
             20 => Op::Sync,
             21 => Op::Verify,
+            22 => Op::Compact(if random.coin() {
+                u32::MAX
+            } else {
+                random.bits() as u32
+            }),
             _ => Op::Reopen(again(random), Setup::random(random)),
         }
     }

@@ -2,7 +2,7 @@
 
 use happystore::vfs::Vfs;
 use happystore::vfs::sim::World;
-use happystore::{Options, Raw, Store};
+use happystore::{Compaction, Options, Raw, Store};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -37,6 +37,8 @@ impl Place {
             .serializer(Raw)
             .byte_keys()
             .segment_bytes(setup.segment_bytes)
+            // What is asked of its figures holds when nobody moves anything at that moment.
+            .compaction(Compaction::manual())
             .durability(setup.durability);
         match self {
             Self::Simulated { process, .. } => {

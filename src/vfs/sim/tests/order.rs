@@ -8,6 +8,7 @@ fn broken(world: &World) -> Vec<Rule> {
         world,
         &OrderRules {
             segment_header_bytes: 4,
+            is_of_log: Box::new(|_| true),
             ..OrderRules::default()
         },
     )

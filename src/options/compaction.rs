@@ -1,0 +1,83 @@
+//! The policy of compaction.
+
+use super::invalid;
+use crate::error::Result;
+
+/// When segments are rewritten to free the space of dead bytes.
+///
+/// Whatever the policy, segments of which nothing lives go, and so many are rewritten that the store
+/// takes at most twice its live bytes and two segments once the compactor has come so far. One of
+/// all processes compacts at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compaction {
+    pub(crate) automatic: bool,
+    pub(crate) dead_ratio: f64,
+    pub(crate) dead_bytes: u64,
+    pub(crate) rate_limit_bytes: Option<u64>,
+}
+
+impl Compaction {
+    /// In the background, once half of a segment is dead.
+    pub fn automatic() -> Self {
+        Self {
+            automatic: true,
+            dead_ratio: 0.5,
+            dead_bytes: 1 << 20,
+            rate_limit_bytes: None,
+        }
+    }
+
+    /// Never by itself.
+    pub fn manual() -> Self {
+        Self {
+            automatic: false,
+            ..Self::automatic()
+        }
+    }
+
+    /// The share of dead bytes from which a segment is worth rewriting, above 0 and at most 1.
+    #[must_use]
+    pub fn dead_ratio(mut self, ratio: f64) -> Self {
+        self.dead_ratio = ratio;
+        self
+    }
+
+    /// How many dead bytes there must be before anything is rewritten.
+    #[must_use]
+    pub fn dead_bytes(mut self, bytes: u64) -> Self {
+        self.dead_bytes = bytes;
+        self
+    }
+
+    /// The most bytes a second that are rewritten; above zero.
+    #[must_use]
+    pub fn rate_limit_bytes(mut self, bytes_a_second: u64) -> Self {
+        self.rate_limit_bytes = Some(bytes_a_second);
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        if !(self.dead_ratio > 0.0 && self.dead_ratio <= 1.0) {
+            let value = self.dead_ratio.to_string();
+            return Err(invalid(
+                "compaction.dead_ratio",
+                value,
+                "above 0 and at most 1",
+            ));
+        }
+        if self.rate_limit_bytes == Some(0) {
+            return Err(invalid(
+                "compaction.rate_limit_bytes",
+                "0".into(),
+                "above 0",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self::manual()
+    }
+}
