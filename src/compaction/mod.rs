@@ -1,9 +1,9 @@
 //! Compaction: rewriting what lives of segments that are mostly dead.
 //!
 //! `store` and the background worker come in with an engine; one of all processes compacts at a time
-//! ([`Election`]). [`plan`] says which segments are worth it; their keys are merged in order, and what
-//! of them the index still points to is copied into [`output::Output`]s, each listed as soon as it
-//! is finished. When all are, the victims are not listed any more, and go.
+//! ([`Election`]). [`plan`] says which segments are worth it. What the index points to in them is
+//! copied in key order ([`source::Source`]) into [`output::Output`]s, each listed as soon as it is
+//! finished. When all are, the victims are not listed any more, and go.
 //!
 //! Invariants:
 //! 1. An entry is left out only if a newer version of its key is durable when the victims go, or if

@@ -5,9 +5,10 @@ use crate::error::Result;
 
 /// When segments are rewritten to free the space of dead bytes.
 ///
-/// Whatever the policy, segments of which nothing lives go, and so many are rewritten that the store
-/// takes at most twice its live bytes and two segments once the compactor has come so far. One of
-/// all processes compacts at a time.
+/// A store whose policy is [`Compaction::manual`], the default, grows until somebody calls
+/// [`Store::compact`](crate::Store::compact). With [`Compaction::automatic`] segments of which nothing
+/// lives go, and those that are half dead are rewritten, a few at a time. One of all processes
+/// compacts at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compaction {
     pub(crate) automatic: bool,
