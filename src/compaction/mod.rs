@@ -35,7 +35,7 @@ use crate::log::hints::Hints;
 use crate::log::location::Version;
 use crate::log::merge::Merge;
 use crate::log::segment::Segment;
-use crate::log::{file_name, find};
+use crate::log::{file_name, find, remove, remove_abandoned};
 use crate::vfs::{LockKind, OpenMode, VfsFile};
 pub(crate) use automatic::start;
 pub(crate) use manual::compact;
@@ -92,31 +92,8 @@ impl Election {
 /// `LockTimeout`, `Poisoned`, `Io`.
 pub(crate) fn sweep(engine: &Arc<Engine>, timeout: Duration) -> Result<()> {
     Engine::with_manifest(engine, timeout, |manifest| {
-        let directory = &engine.log.directory;
-        directory.check(engine.vfs.as_ref())?;
-        let list = engine.vfs.list(&directory.path);
-        let names = list.map_err(|error| Error::io("list", &directory.path, error))?;
-        let is_listed = |id: u32| {
-            let listed = &manifest.segments;
-            listed.binary_search_by_key(&id, |entry| entry.id).is_ok()
-        };
-        for name in names {
-            let id = file_name::segment_id(&name).or_else(|| file_name::hints_id(&name));
-            if id.is_some_and(|id| id < manifest.next_segment && !is_listed(id)) {
-                remove(engine, &directory.path.join(&name))?;
-            }
-        }
-        Ok(())
+        remove_abandoned(engine.vfs.as_ref(), &engine.log.directory, manifest)
     })
-}
-
-fn remove(engine: &Engine, path: &std::path::Path) -> Result<()> {
-    match engine.vfs.unlink(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path, error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What there is to know of the finished segments of `manifest`.
@@ -340,10 +317,11 @@ impl Run {
         self.list(&retired)?;
         self.engine.absorb()?;
         let directory = &self.engine.log.directory;
-        directory.check(self.engine.vfs.as_ref())?;
+        let vfs = self.engine.vfs.as_ref();
+        directory.check(vfs)?;
         for victim in &self.victims {
-            remove(&self.engine, &victim.path)?;
-            remove(&self.engine, &file_name::hints(&directory.path, victim.id))?;
+            remove(vfs, &victim.path)?;
+            remove(vfs, &file_name::hints(&directory.path, victim.id))?;
         }
         Ok(())
     }

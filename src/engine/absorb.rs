@@ -103,11 +103,7 @@ pub(super) fn cross_gap(
         }
         note_finished(&segments, entry, keys.entry_bytes());
     }
-    let is_listed = |id: u32| {
-        let listed = &manifest.segments;
-        listed.binary_search_by_key(&id, |entry| entry.id).is_ok()
-    };
-    sink.sweep(is_listed, sequence, &segments);
+    sink.sweep(|id| manifest.lists(id), sequence, &segments);
     cursor.unabsorbed.clear();
     cursor.sequence = sequence;
     Ok(())
@@ -171,14 +167,10 @@ impl Engine {
         let known = &self.known_generation;
         known.store(cursor.manifest.generation, Ordering::Release);
         let manifest = &cursor.manifest;
-        let is_listed = |id: u32| {
-            let listed = &manifest.segments;
-            listed.binary_search_by_key(&id, |entry| entry.id).is_ok()
-        };
         // All that superseded what was not moved had been published when the manifest was made.
         let published = self.log.published();
         for segment in self.log.segments().iter() {
-            if is_listed(segment.id) {
+            if manifest.lists(segment.id) {
                 segment.set_listed();
             } else if cursor.unabsorbed.is_empty() && segment.id < manifest.next_segment {
                 // Or a newer manifest lists it, and this process opened it for that; then it is
@@ -188,6 +180,6 @@ impl Engine {
         }
         let oldest = self.horizon().oldest();
         self.log
-            .keep_segments(|segment| is_listed(segment.id) || segment.is_needed(oldest));
+            .keep_segments(|segment| manifest.lists(segment.id) || segment.is_needed(oldest));
     }
 }

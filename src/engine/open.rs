@@ -28,7 +28,7 @@ use crate::log::group_sync::{Number, Numbers};
 use crate::log::shared::PageOf;
 use crate::log::tail::place;
 use crate::log::writer::Writer;
-use crate::log::{self, Log, has_segments, remove_leftovers};
+use crate::log::{self, Log, has_segments, remove_abandoned, remove_leftovers};
 use crate::options::{Access, Create, OpenProgress, Settings};
 use crate::vfs::{DirectoryId, Locality, OpenMode, Vfs};
 
@@ -291,6 +291,10 @@ fn join(
     remove_leftovers(vfs, directory, &manifest, false).map_err(|fault| fault.error)?;
     let index = Index::new();
     let writer = Recovery::new(&log, &index, settings, manifest).run()?;
+    if company == Company::Alone {
+        // Who compacts has the store open. Only now: all that is listed was there.
+        remove_abandoned(log.vfs.as_ref(), &log.directory, &writer.manifest)?;
+    }
     shared.set_owner();
     shared.set_writing(false);
     shared.set_mended(failures);

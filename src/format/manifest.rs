@@ -185,6 +185,12 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Whether it lists the segment `id`.
+    pub(crate) fn lists(&self, id: u32) -> bool {
+        let listed = &self.segments;
+        listed.binary_search_by_key(&id, |entry| entry.id).is_ok()
+    }
+
     /// The segments of the log, in its order.
     pub(crate) fn log(&self) -> impl DoubleEndedIterator<Item = &SegmentEntry> {
         self.segments.iter().filter(|segment| segment.is_log())

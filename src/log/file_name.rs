@@ -55,6 +55,11 @@ pub(crate) fn hints_id(name: &str) -> Option<u32> {
     )
 }
 
+/// Whether it is the name of hints that are not finished.
+pub(crate) fn is_unfinished_hints(name: &str) -> bool {
+    hints_id(name).is_some() && name.strip_suffix(TEMPORARY_SUFFIX).is_some()
+}
+
 fn id_before(name: &str, suffix: &str) -> Option<u32> {
     let digits = name.strip_suffix(suffix)?;
     if digits.len() < SEGMENT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -407,6 +407,44 @@ pub(crate) fn remove_leftovers(
     Ok(())
 }
 
+/// Removes what a compaction has left that was killed: files of segments that `manifest` does not
+/// list, though their ids were taken, and hints that were not finished. Nobody compacts meanwhile, and
+/// `manifest` is the newest: all that it lists is there.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn remove_abandoned(
+    vfs: &dyn Vfs,
+    directory: &Directory,
+    manifest: &Manifest,
+) -> Result<()> {
+    directory.check(vfs)?;
+    let names = vfs
+        .list(&directory.path)
+        .map_err(|error| Error::io("list", &directory.path, error))?;
+    let is_retired = |id: u32| id < manifest.next_segment && !manifest.lists(id);
+    for name in names {
+        let id = file_name::segment_id(&name).or_else(|| file_name::hints_id(&name));
+        if id.is_some_and(is_retired) || file_name::is_unfinished_hints(&name) {
+            remove(vfs, &directory.path.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    match vfs.unlink(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether `directory` holds segments.
 pub(crate) fn has_segments(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
     let names = vfs
@@ -418,15 +456,13 @@ pub(crate) fn has_segments(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
 }
 
 fn unlink(vfs: &dyn Vfs, path: &Path) -> Result<(), Fault> {
-    vfs.unlink(path)
-        .map_err(|error| Fault::harmless(Error::io("remove", path, error)))
+    remove(vfs, path).map_err(Fault::harmless)
 }
 
 /// A segment of the log that is not listed any more is older than the one that takes records:
 /// compaction has retired it.
 fn refuse_newer(vfs: &dyn Vfs, path: &Path, id: u32, manifest: &Manifest) -> Result<()> {
-    let listed = &manifest.segments;
-    if listed.binary_search_by_key(&id, |entry| entry.id).is_ok() {
+    if manifest.lists(id) {
         return Ok(());
     }
     let last = manifest.log().last().map_or(0, |last| last.first_sequence);

@@ -312,3 +312,146 @@ fn readers_and_those_who_do_not_compact_forget_what_others_have_retired() {
         assert_eq!(follower.stats().unwrap().segments, segments);
     }
 }
+
+/// Nothing of it is left once the store was opened by somebody alone, whatever else happens then.
+#[test]
+fn what_a_killed_compaction_has_left_goes_when_the_store_is_opened_again() {
+    let is_of_compaction = |name: &&String| is_like(name, ".seg") || is_like(name, ".hint");
+    let mut left = 0;
+    for nth in 1..5000 {
+        let world = World::new(1);
+        let killed = world.process();
+        let options = Options::new().vfs(killed.clone()).segment_bytes(1024);
+        let store: Store = options.open("/d").unwrap();
+        for n in 0..60_u8 {
+            store.set(&format!("k{:02}", n % 20), &vec![n; 60]).unwrap();
+        }
+        world.fail_call(nth, Fault::kill());
+        let is_done = store.compact().is_ok();
+        world.heal();
+        world.kill(&killed);
+        drop(store);
+        let before = world.image_now().list("/d");
+        let store = open(&world);
+        let stats = store.stats().unwrap();
+        let after = world.image_now().list("/d");
+        let temporary = |name: &&String| is_like(name, ".tmp");
+        assert_eq!(
+            after.iter().filter(temporary).count(),
+            0,
+            "call {nth}: {after:?}"
+        );
+        let segments = after.iter().filter(|name| is_like(name, ".seg")).count();
+        assert_eq!(segments as u64, stats.segments, "call {nth}: {after:?}");
+        let count = |names: &[String]| names.iter().filter(is_of_compaction).count();
+        left += usize::from(count(&before) > count(&after));
+        if is_done {
+            break;
+        }
+    }
+    assert!(left > 10, "{left}");
+}
+
+/// A page of an iterator knows where its values were; and nothing is committed that would keep those
+/// segments for it.
+#[test]
+fn an_iterator_finds_what_was_moved_since_it_looked() {
+    for case in 0..3 {
+        let world = World::new(1);
+        let (store, other) = (open(&world), open(&world));
+        for n in 0..300_u32 {
+            store.set(&format!("k{n:03}"), &vec![1; 100]).unwrap();
+        }
+        let (reads, compacts) = [(&store, &store), (&other, &store), (&store, &other)][case];
+        let before = reads.stats().unwrap().segments;
+        let mut iter = reads.scan().iter::<Vec<u8>>().unwrap();
+        iter.next().unwrap().unwrap();
+        rest(&world);
+        assert!(compacts.compact().unwrap().segments > 0);
+        assert!(reads.has("k000").unwrap());
+        rest(&world);
+        reads.compact().unwrap();
+        assert!(reads.stats().unwrap().segments < before, "case {case}");
+        let rest: Vec<_> = iter.map(Result::unwrap).collect();
+        assert_eq!(rest.len(), 299);
+        assert!(rest.iter().all(|(_, value)| *value == vec![1; 100]));
+    }
+}
+
+/// What supersedes an entry may not be on the disk yet when that is left out.
+#[test]
+fn a_power_cut_takes_no_key_whose_older_value_was_left_out() {
+    let mut cuts = 0;
+    for seed in 0..20 {
+        let world = World::new(seed);
+        let options = Options::new()
+            .vfs(world.process())
+            .durability(Durability::Os);
+        let options = options.compaction(Compaction::automatic().dead_bytes(0));
+        let store: Store = options.segment_bytes(2048).open("/d").unwrap();
+        for n in 0..40_u32 {
+            store
+                .set(&format!("k{:02}", n % 10), &vec![1; 150])
+                .unwrap();
+        }
+        store.sync().unwrap();
+        for n in 0..4_u32 {
+            store.set(&format!("k{n:02}"), &vec![2; 150]).unwrap();
+            for _ in 0..20 {
+                world.advance(Duration::from_millis(1100));
+                world.run_background();
+            }
+        }
+        for image in world.journal().last_point(16, seed).images() {
+            let store = open(&World::from_image(image, 1));
+            assert_eq!(store.query().count().unwrap(), 10, "seed {seed}");
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 40, "{cuts}");
+}
+
+/// Who lives has followed the other one up to the middle of its compaction, and does not know yet
+/// which manifest that one has left.
+#[test]
+fn what_a_dead_process_has_just_listed_is_not_swept_away() {
+    let mut deaths = 0;
+    for nth in 1..400 {
+        let world = World::new(1);
+        let killed = world.process();
+        let of = |process: Arc<dyn Vfs>| {
+            let options = Options::new().vfs(process).durability(Durability::Os);
+            let store = options.segment_bytes(1 << 20).open("/d");
+            store.unwrap()
+        };
+        let (store, other): (Store, Store) = (of(killed.clone()), of(world.process()));
+        for n in 0..20_u8 {
+            store.set(&format!("k{n}"), &vec![n; 100 << 10]).unwrap();
+        }
+        rest(&world);
+        let expected = content(&store);
+        let mut is_armed = false;
+        let compacted = store.compact_with(|_| {
+            if !std::mem::replace(&mut is_armed, true) {
+                // The other one, and its worker, take in what there is by now.
+                assert_eq!(other.query().count().unwrap(), 20);
+                rest(&world);
+                world.fail_call(nth, Fault::kill());
+            }
+            ControlFlow::Continue(())
+        });
+        world.heal();
+        world.kill(&killed);
+        drop(store);
+        assert!(is_armed);
+        other.compact().unwrap();
+        assert_eq!(content(&other), expected, "call {nth}");
+        other.close().unwrap();
+        assert_eq!(content(&of(world.process())), expected, "call {nth}");
+        if compacted.is_ok() {
+            break;
+        }
+        deaths += 1;
+    }
+    assert!(deaths > 20, "{deaths}");
+}

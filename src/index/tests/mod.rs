@@ -402,3 +402,26 @@ fn keys_that_are_gone_give_their_memory_back() {
     assert!(left * 5 < full, "{full} bytes, then {left}");
     assert_eq!(index.keys(), 0);
 }
+
+#[test]
+fn nothing_is_moved_back_to_an_older_segment() {
+    let index = Index::of(SMALL);
+    let horizon = Horizon {
+        visible: 0,
+        pinned: vec![],
+    };
+    let at = |segment| Location::new(segment, 64, 0, Some(0));
+    for sequence in [1, 2] {
+        let location = at(u32::try_from(sequence).unwrap());
+        index.apply(b"a", Version { sequence, location }, &horizon);
+    }
+    for (sequence, is_newest) in [(1, false), (2, true)] {
+        let first = at(u32::try_from(sequence).unwrap());
+        assert_eq!(
+            index.relocate(b"a", sequence, at(9)),
+            Some((first, is_newest))
+        );
+        assert_eq!(index.relocate(b"a", sequence, at(9)), None);
+        assert_eq!(index.relocate(b"a", sequence, at(5)), None);
+    }
+}
