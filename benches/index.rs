@@ -45,6 +45,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use index::{Horizon, Index};
+
+/// How many keys are loaded at once.
+const PAGE_KEYS: usize = 16 << 10;
 use log::location::{Location, Version};
 use support::{key, key_count, mix};
 
@@ -121,7 +124,13 @@ fn load_keys_in_order(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(SORTED.len()))
         .with_inputs(Index::new)
-        .bench_local_refs(|index| index.load(SORTED.iter().map(|key| (key, version(1)))));
+        .bench_local_refs(|index| {
+            index.reserve(SORTED.len());
+            for page in SORTED.chunks(PAGE_KEYS) {
+                let page: Vec<_> = page.iter().map(|key| (key, version(1))).collect();
+                index.load(&page);
+            }
+        });
 }
 
 #[divan::bench(sample_count = 20, sample_size = 20_000)]

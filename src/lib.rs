@@ -97,8 +97,9 @@ pub mod vfs;
 )]
 mod vfs;
 
-pub use compaction::{CompactProgress, CompactReport};
+pub use compaction::{CompactProgress, CompactReport, CompactionPause};
 pub use cursor::Iter;
+pub use engine::compactor::CompactionState;
 pub use error::{Cause, Error, ErrorKind, Holder, Result};
 #[cfg(feature = "failpoints")]
 pub use failpoint::FAILPOINTS;

@@ -345,7 +345,7 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
         self
     }
 
-    /// When segments are rewritten; see [`Compaction`]. Default: manual.
+    /// When segments are rewritten; see [`Compaction`]. Default: automatic.
     pub fn compaction(mut self, compaction: Compaction) -> Self {
         self.settings.compaction = compaction;
         self

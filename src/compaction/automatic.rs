@@ -5,19 +5,19 @@
 //! writer lock for moments only, and tries again, so that closing the store never waits for it long.
 //!
 //! A failure ends the run, never the store: it is tried again after a while that doubles each time,
-//! without the segments that cannot be read.
+//! without the segments that cannot be read. Space that commits may soon need it leaves alone.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::plan::{Policy, victims};
-use super::{Election, Run, Step, candidates, sweep};
+use super::plan::{Policy, victims, within_room};
+use super::{Candidate, Election, Run, Step, candidates, sweep};
 use crate::engine::Engine;
 use crate::engine::absorb::hints_of_segment;
+use crate::engine::compactor::CompactionState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Manifest;
-use crate::log::find;
 use crate::options::Compaction;
 use crate::vfs::Next;
 
@@ -27,6 +27,12 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// How long it waits for the writer lock before it lets others stop it.
 const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How long after each run others may begin with what they have to do.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// How much free space it leaves to others, beside a segment.
+const SPARED_BYTES: u64 = 1 << 20;
 
 /// How long after a failure it tries again, at first and at most.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -39,12 +45,14 @@ struct Automatic {
     policy: Option<Policy>,
     /// Bytes a second.
     rate_limit: Option<u64>,
-    /// Whether it has removed what somebody who died may have left.
+    /// Whether it has removed what somebody who died before may have left.
     has_swept: bool,
     /// What it is rewriting, and segments of runs that have met damage.
     victims: Vec<u32>,
     damaged: HashSet<u32>,
+    /// How long it waits after the next failure, and until when after the last.
     retry: Duration,
+    not_before: Duration,
 }
 
 /// Has the worker of `engine` started as soon as there is something to look at. If no thread can be
@@ -67,6 +75,7 @@ pub(crate) fn start(engine: &Arc<Engine>, compaction: &Compaction) {
             victims: Vec::new(),
             damaged: HashSet::new(),
             retry: RETRY_MIN,
+            not_before: Duration::ZERO,
         };
         let step = Box::new(move || state.step());
         let spawned = engine.vfs.spawn("happystore-compact", step);
@@ -86,15 +95,8 @@ impl Automatic {
             return Next::Done;
         };
         let job = engine.compactor.take_job();
-        let job = job.and_then(|job| job.downcast::<Job>().ok());
-        let advanced = match job {
-            Some(mut job) => {
-                let next = self.go_on(&engine, &mut job);
-                if next.as_ref().map_or_else(is_only_late, Option::is_some) {
-                    engine.compactor.leave_job(job);
-                }
-                next.map(|next| next.unwrap_or(Duration::ZERO))
-            }
+        let advanced = match job.and_then(|job| job.downcast::<Job>().ok()) {
+            Some(job) => self.go_on(&engine, job),
             None => self.begin(&engine),
         };
         match advanced {
@@ -102,12 +104,15 @@ impl Automatic {
             Err(error) if is_only_late(&error) => Next::After(PATIENCE),
             Err(error) => {
                 tracing::warn!(path = %engine.identity.path.display(), %error, "compaction failed");
+                engine
+                    .compactor
+                    .set_state(CompactionState::Failed(error.kind()));
                 if error.kind() == ErrorKind::Corrupt {
                     self.damaged.extend(self.victims.drain(..));
                 }
-                let retry = self.retry;
-                self.retry = (retry * 2).min(RETRY_MAX);
-                Next::After(retry)
+                self.not_before = engine.vfs.monotonic().saturating_add(self.retry);
+                self.retry = (self.retry * 2).min(RETRY_MAX);
+                Next::After(IDLE)
             }
         }
     }
@@ -121,74 +126,120 @@ impl Automatic {
         // Of a store that takes no writes any more too: others' space is given back.
         engine.absorb()?;
         let is_mine_to_do = self.policy.is_some() && !engine.compactor.is_wanted();
-        if !is_mine_to_do || engine.check_writable().is_err() {
+        let is_too_soon = engine.vfs.monotonic() < self.not_before;
+        if !is_mine_to_do || is_too_soon || engine.check_writable().is_err() {
             return Ok(IDLE);
         }
-        let manifest = engine.settled_manifest()?;
-        if self.has_swept && self.work(engine, &manifest).is_none() {
-            self.retry = RETRY_MIN;
-            return Ok(IDLE);
+        if self.has_swept && self.work(engine, &engine.settled_manifest()?)?.is_none() {
+            return Ok(self.rest(engine));
         }
         let Some(election) = Election::win(engine)? else {
-            return Ok(IDLE);
+            return Ok(self.rest(engine));
         };
-        // Others may have done it meanwhile, or died while they did.
-        sweep(engine, PATIENCE)?;
-        self.has_swept = true;
-        let job = Job {
-            election,
-            run: None,
-        };
-        engine.compactor.leave_job(Box::new(job));
-        Ok(Duration::ZERO)
-    }
-
-    /// Goes on with `job`: how long until the next step, or `None` if all is done.
-    fn go_on(&mut self, engine: &Arc<Engine>, job: &mut Job) -> Result<Option<Duration>> {
-        if engine.check_writable().is_err() || engine.compactor.is_wanted() {
-            return Ok(None);
+        if !self.has_swept {
+            sweep(engine, PATIENCE)?;
+            self.has_swept = true;
         }
-        job.election.check()?;
-        if let Some(run) = &mut job.run {
-            let before = run.done().written_bytes;
-            let step = run.step()?;
-            let written = run.done().written_bytes.saturating_sub(before);
-            if step == Step::Finished {
-                job.run = None;
-                self.retry = RETRY_MIN;
-            }
-            return Ok(Some(self.pause(written)));
-        }
+        // Others may have done it meanwhile.
         let manifest = engine.settled_manifest()?;
-        match self.work(engine, &manifest) {
-            None => return Ok(None),
+        match self.work(engine, &manifest)? {
+            None => Ok(self.rest(engine)),
             Some(Work::Hint(id)) => {
-                self.victims = vec![id];
-                let mut segments = manifest.segments.iter();
-                if let Some(entry) = segments.find(|entry| entry.id == id) {
-                    hints_of_segment(engine, &manifest, entry)?;
-                }
+                engine.compactor.set_state(CompactionState::Running);
+                self.write_hints(engine, &manifest, id)
             }
             Some(Work::Rewrite(ids)) => {
+                engine.compactor.set_state(CompactionState::Running);
+                // Whoever compacted before may have died since.
+                sweep(engine, PATIENCE)?;
                 self.victims.clone_from(&ids);
-                job.run = Some(Run::new(engine, manifest, &ids, PATIENCE)?);
+                let run = Run::new(engine, manifest, &ids, PATIENCE)?;
+                engine.compactor.leave_job(Box::new(Job { run, election }));
+                Ok(Duration::ZERO)
             }
         }
-        Ok(Some(Duration::ZERO))
+    }
+
+    /// Notes that there is nothing to do.
+    fn rest(&mut self, engine: &Engine) -> Duration {
+        let state = if self.damaged.is_empty() {
+            CompactionState::Idle
+        } else {
+            CompactionState::Failed(ErrorKind::Corrupt)
+        };
+        engine.compactor.set_state(state);
+        self.retry = RETRY_MIN;
+        IDLE
+    }
+
+    fn write_hints(&mut self, engine: &Engine, manifest: &Manifest, id: u32) -> Result<Duration> {
+        self.victims = vec![id];
+        let mut listed = manifest.segments.iter();
+        let Some(entry) = listed.find(|entry| entry.id == id) else {
+            return Ok(Duration::ZERO);
+        };
+        let hints = hints_of_segment(engine, manifest, entry)?;
+        // All of the segment was read for it.
+        Ok(self.pause(entry.end.len_bytes + hints.file_bytes()))
+    }
+
+    /// Goes on with `job`, and gives it up if it is done or somebody else wants to compact; how long
+    /// until the next step.
+    fn go_on(&mut self, engine: &Arc<Engine>, mut job: Box<Job>) -> Result<Duration> {
+        if engine.check_writable().is_err() || engine.compactor.is_wanted() {
+            return Ok(Duration::ZERO);
+        }
+        job.election.check()?;
+        let before = job.run.done().written_bytes;
+        let step = job.run.step();
+        let pause = self.pause(job.run.done().written_bytes.saturating_sub(before));
+        match step {
+            Ok(Step::Finished) => {
+                self.retry = RETRY_MIN;
+                return Ok(pause.max(BREATH));
+            }
+            Err(error) if !is_only_late(&error) => return Err(error),
+            Ok(Step::More) | Err(_) => {}
+        }
+        engine.compactor.leave_job(job);
+        step.map(|_| pause)
     }
 
     /// What is to be done next.
-    fn work(&self, engine: &Engine, manifest: &Manifest) -> Option<Work> {
+    ///
+    /// # Errors
+    /// `DiskFull` if there is no room for it; `Io`.
+    fn work(&self, engine: &Engine, manifest: &Manifest) -> Result<Option<Work>> {
+        let Some(policy) = &self.policy else {
+            return Ok(None);
+        };
         let mut candidates = candidates(engine, manifest);
         candidates.retain(|candidate| !self.damaged.contains(&candidate.id));
-        let ids = victims(&candidates, self.policy.as_ref()?);
-        if !ids.is_empty() {
-            return Some(Work::Rewrite(ids));
+        let room_bytes = room(engine, policy)?;
+        let is_unhinted = |candidate: &&Candidate| {
+            candidate.hint_bytes == 0 && candidate.hint_bytes_max() <= room_bytes
+        };
+        let ids = victims(&candidates, policy);
+        if ids.is_empty() {
+            let unhinted = candidates.iter().find(is_unhinted);
+            return Ok(unhinted.map(|candidate| Work::Hint(candidate.id)));
         }
-        let segments = engine.log.segments();
-        let mut ids = candidates.iter().map(|candidate| candidate.id);
-        let unhinted = ids.find(|id| find(&segments, *id).is_some_and(|one| !one.is_hinted()));
-        unhinted.map(Work::Hint)
+        // The keys of a segment with tombstones are read in order, which takes little memory from
+        // hints, and much without.
+        let of_victims = |candidate: &&Candidate| ids.contains(&candidate.id);
+        let mut with_tombstones = candidates.iter().filter(of_victims);
+        let unhinted = with_tombstones.find(|one| one.has_tombstones && is_unhinted(one));
+        if let Some(candidate) = unhinted {
+            return Ok(Some(Work::Hint(candidate.id)));
+        }
+        match within_room(&candidates, &ids, room_bytes) {
+            Ok(ids) => Ok(Some(Work::Rewrite(ids))),
+            Err(needed_bytes) => {
+                let full = std::io::ErrorKind::StorageFull;
+                let path = &engine.identity.path;
+                Err(Error::allocate(path, needed_bytes, full.into()))
+            }
+        }
     }
 
     /// How long to wait after so many bytes.
@@ -201,10 +252,20 @@ impl Automatic {
     }
 }
 
-/// What the worker is in the middle of.
+/// How many bytes may be written for compaction: commits keep room for a segment, and for all the
+/// small files and blocks that a file system needs beside it.
+fn room(engine: &Engine, policy: &Policy) -> Result<u64> {
+    let path = &engine.identity.path;
+    let free = engine.vfs.free_bytes(path);
+    let free = free.map_err(|error| Error::io("look at", path, error))?;
+    Ok(free.saturating_sub(policy.segment_bytes + SPARED_BYTES))
+}
+
+/// What the worker is in the middle of: the run first, which removes what it leaves undone while nobody
+/// else compacts.
 struct Job {
+    run: Run,
     election: Election,
-    run: Option<Run>,
 }
 
 /// Whether somebody else had the writer lock: the next step goes on from there.

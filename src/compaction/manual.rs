@@ -8,9 +8,6 @@ use super::{Candidate, Election, Run, Step, candidates, plan, sweep};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
-/// How long between two looks whether another process is still compacting.
-const RETRY: Duration = Duration::from_millis(10);
-
 /// How far a compaction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -76,7 +73,7 @@ pub(crate) fn compact_chosen(
 ) -> Result<CompactReport> {
     engine.check_writable()?;
     let _wanted = engine.compactor.want();
-    let election = elect(engine, timeout)?;
+    let election = Election::wait(engine, timeout)?;
     sweep(engine, timeout)?;
     let before = log_bytes(engine);
     match Engine::seal_active(engine, timeout) {
@@ -116,26 +113,6 @@ pub(crate) fn compact_chosen(
     }
     report.bytes_after = log_bytes(engine);
     Ok(report)
-}
-
-fn elect(engine: &Engine, timeout: Duration) -> Result<Election> {
-    let begun = engine.vfs.monotonic();
-    loop {
-        // What this process does by itself it leaves to the caller.
-        drop(engine.compactor.take_job());
-        if let Some(election) = Election::win(engine)? {
-            return Ok(election);
-        }
-        let waited = engine.vfs.monotonic().saturating_sub(begun);
-        if waited >= timeout {
-            return Err(Error::LockTimeout {
-                path: engine.identity.path.clone(),
-                waited,
-                holder: None,
-            });
-        }
-        engine.vfs.sleep(RETRY);
-    }
 }
 
 fn log_bytes(engine: &Engine) -> u64 {

@@ -17,6 +17,7 @@
 mod automatic;
 mod manual;
 mod output;
+mod pause;
 mod plan;
 mod source;
 
@@ -43,8 +44,12 @@ pub(crate) use manual::compact;
 pub(crate) use manual::compact_chosen;
 pub use manual::{CompactProgress, CompactReport};
 use output::Output;
+pub use pause::CompactionPause;
 pub(crate) use plan::Candidate;
 use source::Source;
+
+/// How long between two looks whether another process is still compacting.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// How much is copied in one step.
 const STEP_BYTES: u64 = 1 << 20;
@@ -70,6 +75,30 @@ impl Election {
         let is_mine = file.try_lock(LockKind::Exclusive);
         let is_mine = is_mine.map_err(|error| Error::io("lock", &path, error))?;
         Ok(is_mine.then_some(Self { file, path }))
+    }
+
+    /// The right to compact, waiting for whoever has it up to `timeout`: what this process does by
+    /// itself it leaves to the caller, who [wants](crate::engine::compactor::Compactor::want) it.
+    ///
+    /// # Errors
+    /// `LockTimeout`, `DiskFull`, `Io`.
+    pub(crate) fn wait(engine: &Engine, timeout: Duration) -> Result<Self> {
+        let begun = engine.vfs.monotonic();
+        loop {
+            drop(engine.compactor.take_job());
+            if let Some(election) = Self::win(engine)? {
+                return Ok(election);
+            }
+            let waited = engine.vfs.monotonic().saturating_sub(begun);
+            if waited >= timeout {
+                return Err(Error::LockTimeout {
+                    path: engine.identity.path.clone(),
+                    waited,
+                    holder: None,
+                });
+            }
+            engine.vfs.sleep(RETRY);
+        }
     }
 
     /// Refuses if the file was removed: then somebody else may have the right too.
@@ -108,6 +137,8 @@ pub(crate) fn candidates(engine: &Engine, manifest: &Manifest) -> Vec<Candidate>
             bytes: segment.content_bytes(),
             live_bytes: segment.live_bytes.load(Ordering::Relaxed),
             needed_bytes: segment.needed_bytes.load(Ordering::Relaxed),
+            has_tombstones: segment.has_tombstones(),
+            hint_bytes: segment.hint_bytes(),
         })
         .collect()
 }

@@ -17,7 +17,7 @@ use crate::limits::SEGMENT_FILE_BYTES_MAX;
 use crate::log::Log;
 use crate::log::directory::Directory;
 use crate::log::file_name;
-use crate::log::hints::HintsWriter;
+use crate::log::hints_writer::HintsWriter;
 use crate::log::location::{Location, Version};
 use crate::log::segment::Segment;
 use crate::vfs::Vfs;
@@ -34,6 +34,8 @@ pub(crate) struct Output {
     directory: Directory,
     segment: Segment,
     hints: Option<HintsWriter>,
+    /// The length of hints that are finished.
+    hint_bytes: u64,
     epoch: u32,
     /// Room for a header, then entries without checksums.
     record: Vec<u8>,
@@ -77,6 +79,7 @@ impl Output {
             directory: directory.clone(),
             segment,
             hints: None,
+            hint_bytes: 0,
             epoch: manifest.epoch,
             record: vec![0; RECORD_HEADER_BYTES as usize],
             keys: Vec::new(),
@@ -126,9 +129,10 @@ impl Output {
         Ok(())
     }
 
-    /// How many bytes were written.
+    /// How many bytes were written, hints included.
     pub(crate) fn written_bytes(&self) -> u64 {
-        u64::from(self.at)
+        let hints = self.hints.as_ref();
+        u64::from(self.at) + hints.map_or(self.hint_bytes, HintsWriter::written_bytes)
     }
 
     fn write_record(&mut self) -> Result<()> {
@@ -207,7 +211,7 @@ impl Output {
         self.write_record()?;
         self.sync()?;
         if let Some(hints) = self.hints.take() {
-            hints.finish(self.at, self.last_sequence)?;
+            self.hint_bytes = hints.finish(self.at, self.last_sequence)?;
         }
         Ok(SegmentEntry {
             id: self.segment.id,

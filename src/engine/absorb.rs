@@ -17,7 +17,8 @@ use super::load::{hints_of, known};
 use super::replay::{Readers, Sink};
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SegmentEntry};
-use crate::log::hints::{Hints, HintsWriter, SortedKeys, walk};
+use crate::log::hints::{Hints, SortedKeys, walk};
+use crate::log::hints_writer::HintsWriter;
 use crate::log::segment::Segment;
 use crate::log::writer::Writer;
 use crate::log::{Log, find};
@@ -35,7 +36,10 @@ pub(crate) fn sorted_keys(
     let segment = known(log, &segments, entry)?;
     let of = hints_of(segment, manifest, entry)?;
     match Hints::open(log.vfs.as_ref(), &log.directory.path, &of) {
-        Some(hints) => SortedKeys::hinted(Arc::new(hints)),
+        Some(hints) => {
+            segment.set_hinted(hints.file_bytes());
+            SortedKeys::hinted(Arc::new(hints))
+        }
         None => Ok(SortedKeys::walked(walk(segment, &of, manifest.epoch)?)),
     }
 }
@@ -70,7 +74,7 @@ pub(crate) fn hints_of_segment(
             Error::corrupt(&crate::log::file_name::hints(path, of.segment), 0, what)
         })?
     };
-    segment.set_hinted();
+    segment.set_hinted(hints.file_bytes());
     Ok(hints)
 }
 

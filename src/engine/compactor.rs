@@ -7,10 +7,30 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::error::ErrorKind;
 use crate::vfs::Worker;
 
 /// Starts the worker; `None` if there is no thread to be had.
 pub(crate) type Start = Box<dyn Fn() -> Option<Box<dyn Worker>> + Send + Sync>;
+
+/// What the compaction of a store by itself is doing, as far as this process does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CompactionState {
+    /// Nothing, and it never will: the policy is manual, or the store is open for reading only.
+    #[default]
+    Off,
+    /// Nothing: there is nothing to do, or another process does it.
+    Idle,
+    /// It writes.
+    Running,
+    /// Nothing, as long as somebody in this process holds a
+    /// [`CompactionPause`](crate::CompactionPause) or compacts by hand.
+    Paused,
+    /// It has met an error, and tries again within a minute. With `DiskFull` it waits for space, and
+    /// leaves a segment and a mebibyte to commits; with `Corrupt` it leaves the damaged segments alone.
+    Failed(ErrorKind),
+}
 
 /// The worker, or how it is started.
 #[derive(Default)]
@@ -20,6 +40,7 @@ pub(crate) struct Compactor {
     compacts: AtomicBool,
     is_started: AtomicBool,
     worker: Mutex<Option<Arc<dyn Worker>>>,
+    state: Mutex<CompactionState>,
     /// How many want to compact themselves.
     wanted: AtomicUsize,
     /// What it is in the middle of, between its steps: whoever wants to compact himself takes it away.
@@ -31,7 +52,7 @@ pub(crate) struct Wanted<'a>(&'a Compactor);
 
 impl Drop for Wanted<'_> {
     fn drop(&mut self) {
-        self.0.wanted.fetch_sub(1, Ordering::AcqRel);
+        self.0.end_wanting();
     }
 }
 
@@ -43,7 +64,24 @@ impl Compactor {
     pub(crate) fn set(&self, start: Start, compacts: bool) {
         if self.start.set(start).is_ok() {
             self.compacts.store(compacts, Ordering::Release);
+            if compacts {
+                self.set_state(CompactionState::Idle);
+            }
         }
+    }
+
+    /// Notes what it is doing.
+    pub(crate) fn set_state(&self, state: CompactionState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// What it is doing.
+    pub(crate) fn state(&self) -> CompactionState {
+        let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state != CompactionState::Off && self.is_wanted() {
+            return CompactionState::Paused;
+        }
+        state
     }
 
     /// Says that this process has finished a segment.
@@ -68,8 +106,18 @@ impl Compactor {
     /// Says, until that is dropped, that the caller wants to compact himself: the worker gives up
     /// what it is in the middle of, and begins with nothing.
     pub(crate) fn want(&self) -> Wanted<'_> {
-        self.wanted.fetch_add(1, Ordering::AcqRel);
+        self.begin_wanting();
         Wanted(self)
+    }
+
+    /// As [`Compactor::want`], until [`Compactor::end_wanting`].
+    pub(crate) fn begin_wanting(&self) {
+        self.wanted.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// See [`Compactor::begin_wanting`].
+    pub(crate) fn end_wanting(&self) {
+        self.wanted.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Whether somebody wants to compact himself.

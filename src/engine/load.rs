@@ -16,6 +16,9 @@ use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
 use crate::log::{Log, Segments, find};
 
+/// How many keys are loaded at once: they fit the cache.
+const PAGE_KEYS: usize = 16 << 10;
+
 /// Fills `index`, which is empty, with what the finished segments of `manifest` hold, which are open:
 /// the newest version of each key, wherever it lies. Tells `report` how many bytes of segments are
 /// done.
@@ -37,7 +40,7 @@ pub(super) fn load_finished(
         match Hints::open(log.vfs.as_ref(), &log.directory.path, &of) {
             Some(hints) => {
                 segment.set_finished(of.len_bytes, hints.entry_bytes());
-                segment.set_hinted();
+                segment.set_hinted(hints.file_bytes());
                 // Those of the keys that others have superseded count too.
                 segment.add_tombstones(hints.tombstones());
                 hinted_bytes += u64::from(of.len_bytes);
@@ -72,14 +75,8 @@ fn load_hinted(
 ) -> Result<()> {
     if !with_tombstones {
         let keys = hinted.iter().map(SortedKeys::key_count).max().unwrap_or(0);
-        let mut living = Living {
-            merge: Merge::new(hinted),
-            segments,
-            keys,
-            error: None,
-        };
-        index.load(&mut living);
-        return living.error.map_or(Ok(()), Err);
+        index.reserve(usize::try_from(keys).unwrap_or(0));
+        return load_living(index, Merge::new(hinted), segments);
     }
     let sink = Sink::new(index, Readers::None);
     let mut merge = Merge::new(hinted);
@@ -90,35 +87,33 @@ fn load_hinted(
     Ok(())
 }
 
-/// The keys of a merge that are not deleted, until an error.
-struct Living<'a> {
-    merge: Merge,
-    segments: &'a Segments,
-    /// About how many there are.
-    keys: u64,
-    error: Option<Error>,
-}
-
-impl Iterator for Living<'_> {
-    type Item = (Box<[u8]>, Version);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while let Some((key, version)) = self.merge.current() {
-            count_live(self.segments, key, version, None);
-            let item = (!version.is_tombstone()).then(|| (Box::from(key), version));
-            if let Err(error) = self.merge.advance() {
-                self.error = Some(error);
-                return None;
+/// Loads the keys of `merge` that are not deleted, page by page.
+fn load_living(index: &Index, mut merge: Merge, segments: &Segments) -> Result<()> {
+    let (mut bytes, mut entries) = (Vec::new(), Vec::with_capacity(PAGE_KEYS));
+    loop {
+        bytes.clear();
+        entries.clear();
+        while entries.len() < PAGE_KEYS
+            && let Some((key, version)) = merge.current()
+        {
+            count_live(segments, key, version, None);
+            if !version.is_tombstone() {
+                bytes.extend_from_slice(key);
+                entries.push((bytes.len(), version));
             }
-            if item.is_some() {
-                return item;
-            }
+            merge.advance()?;
         }
-        None
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (usize::try_from(self.keys).unwrap_or(0), None)
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut begin = 0;
+        let key = |&(end, version): &(usize, Version)| {
+            let key = &bytes[begin..end];
+            begin = end;
+            (key, version)
+        };
+        let page: Vec<(&[u8], Version)> = entries.iter().map(key).collect();
+        index.load(&page);
     }
 }
 

@@ -382,7 +382,10 @@ pub(super) fn attach(
 fn stand_at_end(log: &Log, cursor: &mut Writer, sink: &mut Sink<'_>) -> Result<()> {
     let (id, end) = place(log.shared().get(Number::Appended));
     refresh_manifest(log, cursor)?;
-    if id == 0 {
+    let is_beyond = |active: &Active| active.segment.id > id;
+    let rolls_over = log.shared().is_writing() && cursor.active.as_ref().is_some_and(is_beyond);
+    if id == 0 || rolls_over {
+        // Who died in a roll-over had listed a segment, and said nothing of it yet.
         return Ok(());
     }
     // What is appended is not retired, so this way has no gap that the one before had not.

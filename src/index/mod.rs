@@ -48,15 +48,12 @@ struct Sizes {
     group: usize,
     /// The same while nobody reads yet.
     replay_group: usize,
-    /// How many keys in order are loaded at once.
-    page: usize,
 }
 
 const SIZES: Sizes = Sizes {
     block: 256,
     group: 1024,
     replay_group: 64 * 1024,
-    page: 16 * 1024,
 };
 
 /// How many waiting keys a call to [`Index::prune`] looks at beside those that its caller may
@@ -174,24 +171,18 @@ impl Index {
         self.points.relocate(key, sequence, to)
     }
 
-    /// Fills this index, which is empty, with keys in strictly rising order, none of which is
-    /// deleted, while nobody reads yet.
-    pub(crate) fn load<K: AsRef<[u8]>>(&self, sorted: impl IntoIterator<Item = (K, Version)>) {
-        let mut sorted = sorted.into_iter();
-        self.points.reserve(sorted.size_hint().0);
-        let mut page = Vec::new();
-        let mut handles = Vec::new();
-        loop {
-            page.clear();
-            handles.clear();
-            page.extend(sorted.by_ref().take(self.sizes.page));
-            if page.is_empty() {
-                return;
-            }
-            self.points.add_all(&page, &mut handles);
-            self.order.append(&page, &handles);
-            self.keys.fetch_add(page.len() as u64, Ordering::Relaxed);
-        }
+    /// Makes place for about `count` keys.
+    pub(crate) fn reserve(&self, count: usize) {
+        self.points.reserve(count);
+    }
+
+    /// Adds keys in strictly rising order that lie behind all that are there, none of which is
+    /// deleted, while nobody reads yet. Some thousands at once fit the cache, and cost least.
+    pub(crate) fn load<K: AsRef<[u8]>>(&self, sorted: &[(K, Version)]) {
+        let mut handles = Vec::with_capacity(sorted.len());
+        self.points.add_all(sorted, &mut handles);
+        self.order.append(sorted, &handles);
+        self.keys.fetch_add(sorted.len() as u64, Ordering::Relaxed);
     }
 
     /// Drops versions and keys that nobody at `horizon` can see; some of them, if there are

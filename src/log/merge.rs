@@ -43,6 +43,11 @@ impl Merge {
         let same = (1..self.order.len())
             .take_while(|&at| self.at(at).is_some_and(|(other, _)| other == key))
             .count();
+        if same == 0 {
+            self.sources[self.order[0]].advance()?;
+            self.settle_first();
+            return Ok(());
+        }
         let done: Vec<usize> = self.order.drain(..=same).collect();
         for source in done {
             self.sources[source].advance()?;
@@ -51,28 +56,42 @@ impl Merge {
         Ok(())
     }
 
+    /// Moves the first one behind those that come before what it is at now.
+    fn settle_first(&mut self) {
+        let source = self.order[0];
+        if self.sources[source].current().is_none() {
+            self.order.remove(0);
+            return;
+        }
+        let others = &self.order[1..];
+        let before = others.partition_point(|&other| self.comes_before(other, source));
+        self.order[..=before].rotate_left(1);
+    }
+
     fn at(&self, at: usize) -> Option<(&[u8], Version)> {
         self.sources[*self.order.get(at)?].current()
     }
 
     /// Puts `source` where it belongs.
     fn place(&mut self, source: usize) {
-        let Some((key, version)) = self.sources[source].current() else {
+        if self.sources[source].current().is_none() {
             return;
-        };
-        let comes_before = |&other: &usize| {
-            self.sources[other]
-                .current()
-                .is_some_and(|(other_key, other)| {
-                    let newer = |version: &Version| (version.sequence, version.location.segment);
-                    other_key
-                        .cmp(key)
-                        .then(newer(&version).cmp(&newer(&other)))
-                        .is_lt()
-                })
-        };
-        let at = self.order.partition_point(comes_before);
+        }
+        let others = &self.order;
+        let at = others.partition_point(|&other| self.comes_before(other, source));
         self.order.insert(at, source);
+    }
+
+    /// Whether what source `one` is at is to be shown before what `other` is at, which is something.
+    fn comes_before(&self, one: usize, other: usize) -> bool {
+        let newer = |version: Version| (version.sequence, version.location.segment);
+        match (self.sources[one].current(), self.sources[other].current()) {
+            (Some((one_key, one)), Some((other_key, other))) => {
+                let by_key = one_key.cmp(other_key);
+                by_key.then_with(|| newer(other).cmp(&newer(one))).is_lt()
+            }
+            _ => false,
+        }
     }
 }
 

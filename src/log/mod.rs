@@ -21,6 +21,7 @@ pub(crate) mod fault;
 pub(crate) mod file_name;
 pub(crate) mod group_sync;
 pub(crate) mod hints;
+pub(crate) mod hints_writer;
 pub(crate) mod location;
 pub(crate) mod manifest;
 pub(crate) mod merge;

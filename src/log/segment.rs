@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::fault::Fault;
 use super::file_name;
@@ -67,8 +67,8 @@ pub(crate) struct Segment {
     pub(crate) needed_bytes: AtomicU64,
     /// How many tombstones it has, at least; more if a key was deleted more than once.
     tombstones: AtomicU64,
-    /// Whether it is known to have whole hints.
-    is_hinted: AtomicBool,
+    /// The length of its hints; 0 if it is not known to have whole ones.
+    hint_bytes: AtomicU64,
     /// Once compaction has retired it: the sequence number from which on no reader needs it.
     retired_at: AtomicU64,
     store: u64,
@@ -174,7 +174,7 @@ impl Segment {
             entry_bytes: AtomicU64::new(0),
             needed_bytes: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
-            is_hinted: AtomicBool::new(false),
+            hint_bytes: AtomicU64::new(0),
             retired_at: AtomicU64::new(NOT_RETIRED),
             store: store_seed(&header.store_id),
         }
@@ -286,14 +286,14 @@ impl Segment {
         self.tombstones.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Notes that it has whole hints.
-    pub(crate) fn set_hinted(&self) {
-        self.is_hinted.store(true, Ordering::Relaxed);
+    /// Notes that it has whole hints of that length.
+    pub(crate) fn set_hinted(&self, hint_bytes: u64) {
+        self.hint_bytes.store(hint_bytes, Ordering::Relaxed);
     }
 
-    /// Whether it is known to have whole hints.
-    pub(crate) fn is_hinted(&self) -> bool {
-        self.is_hinted.load(Ordering::Relaxed)
+    /// The length of its hints; 0 if it is not known to have whole ones.
+    pub(crate) fn hint_bytes(&self) -> u64 {
+        self.hint_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether it has a tombstone.

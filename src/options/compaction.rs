@@ -5,10 +5,16 @@ use crate::error::Result;
 
 /// When segments are rewritten to free the space of dead bytes.
 ///
-/// A store whose policy is [`Compaction::manual`], the default, grows until somebody calls
-/// [`Store::compact`](crate::Store::compact). With [`Compaction::automatic`] segments of which nothing
-/// lives go, and those that are half dead are rewritten, a few at a time. One of all processes
-/// compacts at a time.
+/// With [`Compaction::automatic`], the default, segments of which nothing lives go, and those that are
+/// half dead are rewritten, a few at a time: in steady state a store takes at most twice the bytes of
+/// what lives in it ([`Stats::live_bytes`](crate::Stats::live_bytes)), hints included, and two segments.
+/// (Where hints take more than half of what lives, because values are short: half as much again as a
+/// store that was just compacted.) It also writes hints of finished segments, which make opening fast,
+/// and leaves a segment and a mebibyte of the disk's free space to commits. One of all processes compacts
+/// at a time, in a thread of its own; [`Stats::compaction`](crate::Stats::compaction) says how it is.
+///
+/// A store whose policy is [`Compaction::manual`] in all processes grows until somebody calls
+/// [`Store::compact`](crate::Store::compact).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compaction {
     pub(crate) automatic: bool,
@@ -50,7 +56,7 @@ impl Compaction {
         self
     }
 
-    /// The most bytes a second that are rewritten; above zero.
+    /// The most bytes a second that are rewritten, or read to write hints; above zero.
     #[must_use]
     pub fn rate_limit_bytes(mut self, bytes_a_second: u64) -> Self {
         self.rate_limit_bytes = Some(bytes_a_second);
@@ -79,6 +85,6 @@ impl Compaction {
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self::manual()
+        Self::automatic()
     }
 }

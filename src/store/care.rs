@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Store;
 #[cfg(feature = "sim")]
 use crate::compaction::{Candidate, compact_chosen};
-use crate::compaction::{CompactProgress, CompactReport, compact};
+use crate::compaction::{CompactProgress, CompactReport, CompactionPause, compact};
 use crate::engine::snapshot::Pin;
 use crate::error::Result;
 use crate::key::Key;
@@ -85,6 +85,32 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     ) -> Result<CompactReport> {
         let engine = self.engine()?;
         compact(engine, self.opening.lock_timeout, &mut progress)
+    }
+
+    /// Keeps the store from being compacted, by this and all other processes, as long as what this
+    /// returns lives: while somebody copies its files, say, or must not be slowed down.
+    ///
+    /// # Blocking
+    /// Waits for another process that compacts, up to the lock timeout. Nobody who reads or writes
+    /// waits for the pause; [`Store::compact`] does, in all processes.
+    ///
+    /// # Errors
+    /// `LockTimeout` if another process goes on compacting, or holds a pause; `DiskFull`, `Io`;
+    /// `Closed`, `Forked`.
+    ///
+    /// # Examples
+    /// ```
+    /// use happystore::{CompactionState, Store};
+    ///
+    /// let store = Store::in_memory();
+    /// let pause = store.pause_compaction()?;
+    /// store.set("a", &1)?; // nobody is kept from writing
+    /// assert_eq!(store.stats()?.compaction, CompactionState::Paused);
+    /// drop(pause);
+    /// # Ok::<(), happystore::Error>(())
+    /// ```
+    pub fn pause_compaction(&self) -> Result<CompactionPause> {
+        CompactionPause::new(self.engine()?, self.opening.lock_timeout)
     }
 
     /// Rewrites the finished segments whose ids `is_wanted` says, for tests of partial compaction.

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::engine::Engine;
+use crate::engine::compactor::CompactionState;
 use crate::error::Result;
 use crate::format::header::SEGMENT_HEADER_BYTES;
 
@@ -44,6 +45,8 @@ pub struct Stats {
     pub snapshots: u64,
     /// The sequence number of the newest visible batch.
     pub sequence: u64,
+    /// What compaction by itself is doing in this process.
+    pub compaction: CompactionState,
 }
 
 pub(crate) fn stats(engine: &Engine) -> Result<Stats> {
@@ -72,5 +75,6 @@ pub(crate) fn stats(engine: &Engine) -> Result<Stats> {
         lock_waits: counters.lock_waits.load(Ordering::Relaxed),
         snapshots: engine.pins_count() as u64,
         sequence: engine.visible(),
+        compaction: engine.compactor.state(),
     })
 }

@@ -145,6 +145,15 @@ pub trait Vfs: Send + Sync + 'static {
     /// What the machine says.
     fn locality(&self, directory: &Path) -> io::Result<Locality>;
 
+    /// How much free space this process could take for files in `directory`, in bytes, as far as the
+    /// machine tells. A guide alone: others take space meanwhile.
+    ///
+    /// # Errors
+    /// What the machine says.
+    fn free_bytes(&self, _directory: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     /// Opens the page of shared 64-bit words in the file `path`: to read it, or with
     /// [`OpenMode::WriteOrCreate`] to change it too, created zeroed if missing.
     ///

@@ -425,7 +425,7 @@ fn what_a_dead_process_has_just_listed_is_not_swept_away() {
             store.unwrap()
         };
         let (store, other): (Store, Store) = (of(killed.clone()), of(world.process()));
-        for n in 0..20_u8 {
+        for n in 0..12_u8 {
             store.set(&format!("k{n}"), &vec![n; 100 << 10]).unwrap();
         }
         rest(&world);
@@ -434,7 +434,7 @@ fn what_a_dead_process_has_just_listed_is_not_swept_away() {
         let compacted = store.compact_with(|_| {
             if !std::mem::replace(&mut is_armed, true) {
                 // The other one, and its worker, take in what there is by now.
-                assert_eq!(other.query().count().unwrap(), 20);
+                assert_eq!(other.query().count().unwrap(), 12);
                 rest(&world);
                 world.fail_call(nth, Fault::kill());
             }

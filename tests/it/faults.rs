@@ -277,17 +277,27 @@ enum Death {
     AtStore(u64),
 }
 
-/// Two processes have the store open, and one of them dies within its commit, as `death` says. True
-/// if it did die; then what a third one finds of that commit stays so.
-fn what_is_found_stays(death: Death, durability: Durability, access: Access) -> bool {
+/// Two processes have the store open, and one of them dies within its commit, as `death` says, which
+/// begins a segment if `rolls_over`. True if it did die; then what a third one finds of that commit
+/// stays so.
+fn what_is_found_stays(
+    death: Death,
+    durability: Durability,
+    access: Access,
+    rolls_over: bool,
+) -> bool {
     let world = World::new(1);
     let killed = world.process();
     let open = |vfs, access| -> Store {
         let options = Options::new().vfs(vfs).access(access);
-        options.durability(durability).open("/d").unwrap()
+        let options = options.durability(durability).segment_bytes(4096);
+        options.open("/d").unwrap()
     };
     let store = open(killed.clone(), Access::Shared);
     store.set("a", &1).unwrap();
+    if rolls_over {
+        store.set("fill", &"x".repeat(3850)).unwrap();
+    }
     rest(&world);
     let beside = open(world.process(), access);
     match death {
@@ -334,14 +344,16 @@ fn what_an_opening_finds_of_the_commit_of_a_dead_process_stays_so() {
         Durability::Os,
     ] {
         for access in [Access::Shared, Access::ReadOnly] {
-            let dies = |death| what_is_found_stays(death, durability, access);
-            let tries = 1..1000;
-            let at_calls = tries.clone().take_while(|nth| dies(Death::AtCall(*nth)));
-            let at_stores = tries.take_while(|nth| dies(Death::AtStore(*nth)));
-            deaths += at_calls.count() + at_stores.count();
+            for rolls_over in [false, true] {
+                let dies = |death| what_is_found_stays(death, durability, access, rolls_over);
+                let tries = 1..1000;
+                let at_calls = tries.clone().take_while(|nth| dies(Death::AtCall(*nth)));
+                let at_stores = tries.take_while(|nth| dies(Death::AtStore(*nth)));
+                deaths += at_calls.count() + at_stores.count();
+            }
         }
     }
-    assert!(deaths > 60, "{deaths}");
+    assert!(deaths > 200, "{deaths}");
 }
 
 /// The page forgets what it says when the store is opened by one who may not trust it.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
+mod automatic;
 mod basics;
 mod clients;
 mod closing;

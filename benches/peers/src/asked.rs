@@ -18,7 +18,7 @@ usage: happystore-peers [options]
                            durable    several threads; commits that survive a power cut
                            processes  several processes on one store, of those that can:
                                       happystore, LMDB, redb, SQLite
-  --stores A,B           of happystore, rocksdb, lmdb, redb, fjall, sqlite; all unless said
+  --stores A,B           of happystore, rocksdb, lmdb, redb, fjall, sled, sqlite; all unless said
   --keys N               keys of the single part, 1000000 unless said, and of the processes
                          part, 200000 unless said; at least 1000
   --threads N,M          committing threads of the durable part; 1,2,8,32 unless said

@@ -53,7 +53,10 @@ pub fn print(asked: &Asked, columns: &[Column]) {
             asked.plan.keys
         );
         println!("Higher is better, but for memory, disk and opening. * does not survive a kill:");
-        println!("redb cannot without a sync, this is its `None`, and stands unranked.\n");
+        println!(
+            "redb cannot without a sync, this is its `None`; sled syncs twice a second. Both stand"
+        );
+        println!("unranked.\n");
         print_table(columns, |row| !of_durable(row) && !table::is_mine(row));
     }
     if asked.parts.contains(&Part::Durable) {

@@ -25,7 +25,6 @@ const SMALL: Sizes = Sizes {
     block: 8,
     group: 4,
     replay_group: 16,
-    page: 16,
 };
 
 fn version(sequence: u64, is_tombstone: bool) -> Version {
@@ -311,7 +310,9 @@ fn loads_and_goes_on(loaded: Vec<u8>, operations: Vec<(u8, u8, u8)>) -> Result<(
         let version = version(model.applied, false);
         model.keys.insert(key(number), vec![version]);
     }
-    index.load(model.keys.iter().map(|(key, versions)| (key, versions[0])));
+    let keys = model.keys.iter().map(|(key, versions)| (key, versions[0]));
+    let keys: Vec<_> = keys.collect();
+    keys.chunks(16).for_each(|page| index.load(page));
     model.horizon.visible = model.applied;
     for operation in operations {
         perform(&index, &mut model, operation)?;
@@ -356,7 +357,8 @@ fn what_an_ended_snapshot_saw_is_dropped_though_the_key_was_overwritten_meanwhil
 fn many_versions_that_a_snapshot_held_give_their_memory_back() {
     let index = Index::new();
     let keys: Vec<Vec<u8>> = (0..5000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
-    index.load(keys.iter().map(|key| (key, version(1, false))));
+    let loaded: Vec<_> = keys.iter().map(|key| (key, version(1, false))).collect();
+    loaded.chunks(16).for_each(|page| index.load(page));
     let mut horizon = Horizon {
         visible: 1,
         pinned: vec![1],
@@ -388,7 +390,8 @@ fn keys_that_are_gone_give_their_memory_back() {
     let keys: Vec<Vec<u8>> = (0..5000_u32)
         .map(|n| format!("{n:0100}").into_bytes())
         .collect();
-    index.load(keys.iter().map(|key| (key, version(1, false))));
+    let loaded: Vec<_> = keys.iter().map(|key| (key, version(1, false))).collect();
+    loaded.chunks(16).for_each(|page| index.load(page));
     let full = index.memory_bytes();
     let horizon = Horizon {
         visible: 2,

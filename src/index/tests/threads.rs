@@ -207,7 +207,8 @@ fn walks_beside_blocks_that_are_split_see_each_key_once() {
     let numbered = |number: u64| mix(number).to_be_bytes();
     let mut old: Vec<_> = (0..OLD).map(numbered).collect();
     old.sort_unstable();
-    index.load(old.iter().map(|key| (key, version(1, false))));
+    let loaded: Vec<_> = old.iter().map(|key| (key, version(1, false))).collect();
+    index.load(&loaded);
     let horizon = Horizon {
         visible: 1,
         pinned: vec![1],

@@ -92,6 +92,16 @@ pub(super) fn keeps_reserved(_file: &File) -> bool {
     false
 }
 
+/// How much of the free space around `directory` a process may take, in bytes.
+///
+/// # Errors
+/// What `statvfs` says.
+#[cfg(unix)]
+pub(super) fn free_bytes(directory: &Path) -> io::Result<u64> {
+    let found = rustix::io::retry_on_intr(|| rustix::fs::statvfs(directory))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Where `directory` lies: here, for all this room knows.
 ///
 /// # Errors

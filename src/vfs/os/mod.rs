@@ -137,6 +137,11 @@ impl Vfs for OsVfs {
         std::fs::canonicalize(directory)
     }
 
+    #[cfg(unix)]
+    fn free_bytes(&self, directory: &Path) -> io::Result<u64> {
+        locality::free_bytes(directory)
+    }
+
     fn locality(&self, directory: &Path) -> io::Result<Locality> {
         locality::of(directory)
     }

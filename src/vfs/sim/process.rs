@@ -254,6 +254,10 @@ impl Vfs for Process {
         })
     }
 
+    fn free_bytes(&self, _directory: &Path) -> io::Result<u64> {
+        Ok(self.world.lock().free_bytes.unwrap_or(u64::MAX))
+    }
+
     fn locality(&self, path: &Path) -> io::Result<Locality> {
         self.world.read_call(self.id, Call::Locality, |machine| {
             directory(machine, path)?;

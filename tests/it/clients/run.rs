@@ -23,7 +23,9 @@ use happystore::{Error, ErrorKind, TxOptions};
 
 use super::client::{Client, Death, ONCE_KEYS, Taste, Trouble, everything, is_poison};
 use super::record::{Halt, Record, be_of};
-use crate::crash::oracle::{Bounds, Bytes, History, KEYS, Recovered, Setup, recover, rules, value};
+use crate::crash::oracle::{
+    Bounds, Bytes, History, KEYS, Recovered, Setup, has_moved_entries, recover, rules, value,
+};
 use crate::crash::workload::{Mode, Run};
 
 /// What all clients together may wait for; no pause and no delay is as long.
@@ -72,6 +74,8 @@ pub(super) struct Outcome {
     pub(super) overlapping: u64,
     /// Whether a failure happened or the store was closed, as planned.
     pub(super) had_trouble: bool,
+    /// Whether entries were moved by compaction meanwhile.
+    pub(super) was_compacted: bool,
     /// Whether that was the death of a process.
     pub(super) was_killed: bool,
     reasons: BTreeMap<u64, String>,
@@ -236,6 +240,7 @@ impl Plan {
         let is_kill = matches!(self.taste.trouble, Trouble::Kill { .. });
         let setup = self.setup;
         Ok(Outcome {
+            was_compacted: has_moved_entries(&world),
             was_killed: is_kill && world.faults_fired() > 0,
             overlapping: overlapping(journal.operations()),
             run: Run {

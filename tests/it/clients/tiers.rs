@@ -54,6 +54,8 @@ struct Sum {
     troubled: u64,
     /// Schedules in which a process died among others.
     killed: u64,
+    /// Schedules in which compaction moved something.
+    compacted: u64,
 }
 
 /// Runs a plan and stops its machine everywhere.
@@ -142,6 +144,7 @@ fn insist_on_all(plans: impl Fn(u64) -> (Plan, Effort) + Sync, count: u64) -> Su
             sum.troubled += u64::from(outcome.had_trouble);
             sum.overlapping += outcome.overlapping;
             sum.killed += u64::from(outcome.was_killed);
+            sum.compacted += u64::from(outcome.was_compacted);
         }
     };
     let workers = thread::available_parallelism().map_or(1, usize::from);
@@ -169,6 +172,7 @@ fn random_schedules_show_one_history_and_lose_nothing_that_was_told_or_shown() {
     if count >= 100 {
         assert!(sum.tally.states() >= STATES_PER_SCHEDULE * count, "{sum:?}");
         assert!(sum.troubled * 8 >= count, "{sum:?}");
+        assert!(sum.compacted * 12 >= count, "{sum:?}");
     }
 }
 
@@ -191,6 +195,7 @@ fn processes_on_one_store_show_one_history_and_survive_the_death_of_any() {
     if count >= 100 {
         assert!(sum.tally.states() >= 5 * count, "{sum:?}");
         assert!(sum.killed * 6 >= count, "{sum:?}");
+        assert!(sum.compacted * 12 >= count, "{sum:?}");
     }
 }
 

@@ -365,3 +365,13 @@ fn go_on(
     world.acknowledge(mark, durability == Durability::Sync);
     Ok(())
 }
+
+/// Whether there is a segment that compaction has made, as its header says.
+pub(crate) fn has_moved_entries(world: &World) -> bool {
+    let image = world.image_now();
+    let mut segments = image.list("/s").into_iter();
+    segments.any(|name| {
+        let bytes = image.read(format!("/s/{name}"));
+        bytes.is_some_and(|bytes| bytes.starts_with(b"hpystore") && bytes.get(48) == Some(&1))
+    })
+}

@@ -9,12 +9,13 @@
 //! | LMDB | `NO_SYNC`: pages are written to the operating system, never through a map | its default |
 //! | redb | `Durability::None`, which does not survive a kill: unranked | `Durability::Immediate` |
 //! | fjall | its default, `PersistMode::Buffer` | `PersistMode::SyncData` after each set |
+//! | sled | its default, which syncs twice a second and survives no kill: unranked | `flush` after each set |
 //! | SQLite | WAL, `synchronous=OFF` | WAL, `synchronous=FULL` |
 //!
 //! All may cache 4 GiB, or map as much as there is.
 //!
 //! Several processes may open happystore, LMDB, SQLite and redb in its multi-writer mode, which
-//! has commits of `Power` alone. RocksDB and fjall are one process's.
+//! has commits of `Power` alone. RocksDB, fjall and sled are one process's.
 
 mod fjall;
 pub mod happystore;
@@ -22,6 +23,7 @@ mod lmdb;
 mod redb;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+mod sled;
 mod sqlite;
 
 use std::path::Path;
@@ -106,6 +108,13 @@ pub static STORES: &[Kind] = &[
         title: "fjall",
         kill_safe: true,
         open: fjall::open,
+        share: None,
+    },
+    Kind {
+        name: "sled",
+        title: "sled",
+        kill_safe: false,
+        open: sled::open,
         share: None,
     },
     Kind {

@@ -208,6 +208,7 @@ impl<'a> Life<'a> {
     /// and then as one who only reads.
     fn look(&mut self) -> Result<(), Stop> {
         let found = Found {
+            is_alone: true,
             path: &self.store,
             mode: self.mode,
             segment_bytes: self.segment_bytes,

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use happystore::{Error, Options, Store};
+use happystore::{Compaction, Error, Options, Store};
 use rustix::process::getppid;
 
 use crate::arguments::{ChildArguments, Mode, Planted};
@@ -82,8 +82,10 @@ pub(crate) fn open(path: &Path, mode: Mode, segment_bytes: u64) -> happystore::R
     options(mode, segment_bytes).open(path)
 }
 
-fn options(mode: Mode, segment_bytes: u64) -> Options {
+/// The same, before it is opened: with a compaction that rewrites what it can.
+pub(crate) fn options(mode: Mode, segment_bytes: u64) -> Options {
     Options::new()
+        .compaction(Compaction::automatic().dead_bytes(0))
         .durability(mode.durability())
         .segment_bytes(segment_bytes)
         .label("crash harness")

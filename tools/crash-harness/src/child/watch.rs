@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use happystore::{Access, Error, ErrorKind, Result, Snapshot, Store};
+use happystore::{Access, Compaction, Error, ErrorKind, Result, Snapshot, Store};
 
 use super::{LOCK_PATIENCE, Shared, options};
 use crate::arguments::{ChildArguments, Planted, Reads};
@@ -68,6 +68,8 @@ pub(super) fn only_watch(shared: &Shared<'_>, access: Reads) -> Result<()> {
     loop {
         let mut options = options(arguments.mode, arguments.segment_bytes);
         options = options.lock_timeout(LOCK_PATIENCE);
+        // Who looks at what is left when no writer lives finds no files in the making.
+        options = options.compaction(Compaction::manual());
         if access == Reads::ReadOnly {
             options = options.access(Access::ReadOnly);
         }

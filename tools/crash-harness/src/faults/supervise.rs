@@ -90,6 +90,7 @@ fn check(arguments: &SuperviseArguments, ended: &Ended) -> Result<(), Broken> {
         return Broken::new(format!("the child ended early: {}", ended.how()));
     }
     let found = Found {
+        is_alone: true,
         path: &arguments.child.store,
         mode: arguments.child.mode,
         segment_bytes: arguments.child.segment_bytes,

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use happystore::{Access, Error, ErrorKind, Options, Read, Store};
+use happystore::{Access, Compaction, Error, ErrorKind, Options, Read, Store};
 
 use super::settle::PARENT;
 use super::{Broken, History};
 use crate::arguments::Mode;
-use crate::child::open;
+use crate::child::options;
 use crate::work::model::Content;
 use crate::work::{Id, Value, value};
 
 /// A store as a child left it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found<'a> {
+    /// Whether nobody else has it open; otherwise some do who neither write nor compact.
+    pub(crate) is_alone: bool,
     pub(crate) path: &'a Path,
     pub(crate) mode: Mode,
     pub(crate) segment_bytes: u64,
@@ -57,9 +59,11 @@ impl History {
     pub(crate) fn check_by_writing(&mut self, found: Found<'_>) -> Result<(), Broken> {
         caught(|| {
             for _ in 0..2 {
-                let store = open(found.path, found.mode, found.segment_bytes);
+                // Nobody is at work while the files are looked at.
+                let options = options(found.mode, found.segment_bytes);
+                let store = options.compaction(Compaction::manual()).open(found.path);
                 let store = said("open", store)?;
-                no_temporary_files(found.path)?;
+                no_temporary_files(found)?;
                 self.compare(&store)?;
                 self.commit(&store)?;
                 said("close", store.close())?;
@@ -119,12 +123,17 @@ fn caught(check: impl FnOnce() -> Result<(), Broken>) -> Result<(), Broken> {
     })
 }
 
-/// Opening for writing leaves no temporary file of whoever was killed.
-fn no_temporary_files(path: &Path) -> Result<(), Broken> {
-    let listed = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+/// Opening for writing leaves no temporary file of whoever was killed; beside others it may leave
+/// hints, which who compacts next removes.
+fn no_temporary_files(found: Found<'_>) -> Result<(), Broken> {
+    let listed = std::fs::read_dir(found.path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let listed = listed.map_err(|error| Broken(format!("cannot list the files: {error}")))?;
     let mut names = listed.iter().map(std::fs::DirEntry::path);
-    match names.find(|name| name.extension().is_some_and(|end| end == "tmp")) {
+    let is_left = |name: &PathBuf| {
+        let name = name.to_string_lossy();
+        name.ends_with(".tmp") && (found.is_alone || !name.ends_with(".hint.tmp"))
+    };
+    match names.find(is_left) {
         None => Ok(()),
         Some(name) => Broken::new(format!("{} is left after opening", name.display())),
     }

@@ -407,7 +407,9 @@ impl<'a> Together<'a> {
     fn look(&mut self) -> Result<(), Stop> {
         let store = self.directory.join("store");
         keep_as_killed(self.directory)?;
+        let is_there = |member: &Member| !member.is_ended;
         self.history.check(Found {
+            is_alone: !self.members.all.iter().any(is_there),
             path: &store,
             mode: self.mode,
             segment_bytes: self.segment_bytes,
