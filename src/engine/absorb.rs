@@ -38,7 +38,7 @@ pub(crate) fn sorted_keys(
     match Hints::open(log.vfs.as_ref(), &log.directory.path, &of) {
         Some(hints) => {
             segment.set_hinted(hints.file_bytes());
-            SortedKeys::hinted(Arc::new(hints))
+            SortedKeys::hinted(Arc::new(hints), &[])
         }
         None => Ok(SortedKeys::walked(walk(segment, &of, manifest.epoch)?)),
     }

@@ -1,7 +1,7 @@
 //! Filling an empty index from the finished segments: from their hints, without a look at a value, or
 //! by walking over those that have none.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::replay::{Readers, Sink, count_live, replay};
 use crate::error::{Error, Result};
@@ -32,25 +32,32 @@ pub(super) fn load_finished(
     report: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let segments = log.segments();
-    let (mut hinted, mut unhinted) = (Vec::new(), Vec::new());
-    let mut hinted_bytes = 0;
+    let mut finished = Vec::new();
     for entry in manifest.segments.iter().filter(|entry| entry.is_sealed()) {
         let segment = known(log, &segments, entry)?;
-        let of = hints_of(segment, manifest, entry)?;
-        match Hints::open(log.vfs.as_ref(), &log.directory.path, &of) {
-            Some(hints) => {
-                segment.set_finished(of.len_bytes, hints.entry_bytes());
-                segment.set_hinted(hints.file_bytes());
-                // Those of the keys that others have superseded count too.
-                segment.add_tombstones(hints.tombstones());
-                hinted_bytes += u64::from(of.len_bytes);
-                hinted.push(SortedKeys::hinted(Arc::new(hints))?);
-            }
-            None => unhinted.push((segment, of)),
-        }
+        finished.push((segment, hints_of(segment, manifest, entry)?));
+    }
+    let (mut hinted, mut unhinted) = (Vec::new(), Vec::new());
+    let mut hinted_bytes = 0;
+    let opened = open_hints(log, &finished);
+    for ((segment, of), hints) in finished.into_iter().zip(opened) {
+        let Some(hints) = hints else {
+            unhinted.push((segment, of));
+            continue;
+        };
+        segment.set_finished(of.len_bytes, hints.entry_bytes());
+        segment.set_hinted(hints.file_bytes());
+        // Those of the keys that others have superseded count too.
+        segment.add_tombstones(hints.tombstones());
+        hinted_bytes += u64::from(of.len_bytes);
+        hinted.push(Arc::new(hints));
     }
     // What was deleted must be known as long as older segments are still to come.
-    load_hinted(index, hinted, !unhinted.is_empty(), &segments)?;
+    if unhinted.is_empty() {
+        load_living(log, index, &hinted, &segments)?;
+    } else {
+        load_all(index, &hinted, &segments)?;
+    }
     report(hinted_bytes);
     let mut done_bytes = hinted_bytes;
     for (segment, of) in unhinted {
@@ -67,19 +74,23 @@ pub(super) fn load_finished(
     Ok(())
 }
 
-fn load_hinted(
-    index: &Index,
-    hinted: Vec<SortedKeys>,
-    with_tombstones: bool,
-    segments: &Segments,
-) -> Result<()> {
-    if !with_tombstones {
-        let keys = hinted.iter().map(SortedKeys::key_count).max().unwrap_or(0);
-        index.reserve(usize::try_from(keys).unwrap_or(0));
-        return load_living(index, Merge::new(hinted), segments);
-    }
+/// The hints of the segments that have whole ones; all bytes of them are verified, side by side.
+fn open_hints(log: &Log, finished: &[(&Arc<Segment>, HintsOf)]) -> Vec<Option<Hints>> {
+    let (vfs, path) = (log.vfs.as_ref(), &log.directory.path);
+    let opened: Vec<OnceLock<Hints>> = finished.iter().map(|_| OnceLock::new()).collect();
+    vfs.side_by_side(finished.len(), &|number| {
+        if let Some(hints) = Hints::open(vfs, path, &finished[number].1) {
+            // OK because each number comes once.
+            let _ = opened[number].set(hints);
+        }
+    });
+    opened.into_iter().map(OnceLock::into_inner).collect()
+}
+
+/// Gives `index` all keys of `hinted`, deleted ones too, which more may come to.
+fn load_all(index: &Index, hinted: &[Arc<Hints>], segments: &Segments) -> Result<()> {
     let sink = Sink::new(index, Readers::None);
-    let mut merge = Merge::new(hinted);
+    let mut merge = merge(hinted, &[])?;
     while let Some((key, version)) = merge.current() {
         sink.put(key, version, segments);
         merge.advance()?;
@@ -87,14 +98,46 @@ fn load_hinted(
     Ok(())
 }
 
-/// Loads the keys of `merge` that are not deleted, page by page.
-fn load_living(index: &Index, mut merge: Merge, segments: &Segments) -> Result<()> {
+fn merge(hinted: &[Arc<Hints>], low: &[u8]) -> Result<Merge> {
+    let keys = hinted.iter();
+    let keys = keys.map(|hints| SortedKeys::hinted(hints.clone(), low));
+    Ok(Merge::new(keys.collect::<Result<_>>()?))
+}
+
+/// Gives `index` the keys of `hinted` that are not deleted: several parts of them side by side.
+fn load_living(log: &Log, index: &Index, hinted: &[Arc<Hints>], segments: &Segments) -> Result<()> {
+    let Some(longest) = hinted.iter().max_by_key(|hints| hints.keys()) else {
+        return Ok(());
+    };
+    index.reserve(usize::try_from(longest.keys()).unwrap_or(0));
+    let cuts = longest.cuts(log.vfs.parallelism());
+    let failed = OnceLock::new();
+    log.vfs.side_by_side(cuts.len() + 1, &|part| {
+        let low = part.checked_sub(1).map_or(&[][..], |before| &cuts[before]);
+        let high = cuts.get(part).map(Box::as_ref);
+        if let Err(error) = load_part(index, hinted, (low, high), segments) {
+            // OK because one of several errors is enough.
+            let _ = failed.set(error);
+        }
+    });
+    failed.into_inner().map_or(Ok(()), Err)
+}
+
+/// Gives `index` the keys from `low` up to `high`, page by page.
+fn load_part(
+    index: &Index,
+    hinted: &[Arc<Hints>],
+    (low, high): (&[u8], Option<&[u8]>),
+    segments: &Segments,
+) -> Result<()> {
+    let mut merge = merge(hinted, low)?;
     let (mut bytes, mut entries) = (Vec::new(), Vec::with_capacity(PAGE_KEYS));
     loop {
         bytes.clear();
         entries.clear();
         while entries.len() < PAGE_KEYS
             && let Some((key, version)) = merge.current()
+            && high.is_none_or(|high| key < high)
         {
             count_live(segments, key, version, None);
             if !version.is_tombstone() {

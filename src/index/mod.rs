@@ -176,8 +176,9 @@ impl Index {
         self.points.reserve(count);
     }
 
-    /// Adds keys in strictly rising order that lie behind all that are there, none of which is
-    /// deleted, while nobody reads yet. Some thousands at once fit the cache, and cost least.
+    /// Adds keys in strictly rising order, none of which is deleted, while nobody reads yet. No other
+    /// key, already there or loaded at the same time, lies between the first and the last of them.
+    /// Some thousands at once fit the cache, and cost least.
     pub(crate) fn load<K: AsRef<[u8]>>(&self, sorted: &[(K, Version)]) {
         let mut handles = Vec::with_capacity(sorted.len());
         self.points.add_all(sorted, &mut handles);

@@ -113,7 +113,8 @@ impl Order {
         }
     }
 
-    /// Adds keys in order that lie behind all that are there.
+    /// Adds keys in order, between or behind all that are there; the block of `first` "" stays as it
+    /// is, so that others may add keys before or behind them at the same time.
     pub(super) fn append<K: AsRef<[u8]>>(&self, keys: &[(K, Version)], handles: &[Handle]) {
         let _change = lock(&self.change);
         // The rest is for keys that come between.
@@ -121,7 +122,9 @@ impl Order {
         for (keys, handles) in keys.chunks(filled).zip(handles.chunks(filled)) {
             let places = Places::of(keys, handles);
             self.count(0, places.memory_bytes());
-            self.append_block(keys[0].0.as_ref(), places);
+            let first: First = keys[0].0.as_ref().into();
+            let block = Arc::new(Block::new(first.clone(), places));
+            self.change_directory(|directory| directory.insert(first, block));
         }
     }
 
@@ -257,19 +260,6 @@ impl Order {
         let (first, upper) = places.split_off(middle, points);
         self.count(0, upper.memory_bytes());
         let block = Arc::new(Block::new(first.clone(), upper));
-        self.change_directory(|directory| directory.insert(first, block));
-    }
-
-    fn append_block(&self, first: &[u8], places: Places) {
-        if let Some(front) = self.last_within(Bound::Included(&[])) {
-            let mut front = front.write();
-            if front.list().is_empty() {
-                *front = places;
-                return;
-            }
-        }
-        let first: First = first.into();
-        let block = Arc::new(Block::new(first.clone(), places));
         self.change_directory(|directory| directory.insert(first, block));
     }
 

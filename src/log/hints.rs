@@ -105,6 +105,22 @@ impl Hints {
         self.footer.tombstones
     }
 
+    /// How many keys there are.
+    pub(crate) fn keys(&self) -> u64 {
+        self.footer.keys
+    }
+
+    /// Keys that cut them into `parts` of about the same length, rising; fewer if they are short.
+    pub(crate) fn cuts(&self, parts: usize) -> Vec<Box<[u8]>> {
+        let at = |part: usize| self.blocks.get(self.blocks.len() * part / parts);
+        let mut cuts: Vec<_> = (1..parts)
+            .filter_map(at)
+            .map(|block| block.first_key.clone())
+            .collect();
+        cuts.dedup();
+        cuts
+    }
+
     /// The newest version of `key` in the segment, if it has any.
     ///
     /// # Errors
@@ -246,20 +262,26 @@ pub(crate) struct HintedKeys {
 }
 
 impl SortedKeys {
-    /// The first of `hints`.
+    /// The first of `hints` that is not below `low`.
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
-    pub(crate) fn hinted(hints: Arc<Hints>) -> Result<Self> {
+    pub(crate) fn hinted(hints: Arc<Hints>, low: &[u8]) -> Result<Self> {
+        let is_before = |block: &Block| block.first_key.as_ref() <= low;
+        let behind = hints.blocks.partition_point(is_before);
         let mut keys = HintedKeys {
             hints,
-            next_block: 0,
+            next_block: behind.saturating_sub(1),
             bytes: Vec::new(),
             at: 0,
             found: None,
         };
         keys.find()?;
-        Ok(Self::Hinted(keys))
+        let mut keys = Self::Hinted(keys);
+        while keys.current().is_some_and(|(key, _)| key < low) {
+            keys.advance()?;
+        }
+        Ok(keys)
     }
 
     /// The first of `keys`, of which the newest version of each counts.
@@ -302,14 +324,6 @@ impl SortedKeys {
         match self {
             Self::Walked(keys) => keys.entry_bytes,
             Self::Hinted(keys) => keys.hints.entry_bytes(),
-        }
-    }
-
-    /// How many keys there are, behind this place or before it.
-    pub(crate) fn key_count(&self) -> u64 {
-        match self {
-            Self::Walked(keys) => keys.entries.len() as u64,
-            Self::Hinted(keys) => keys.hints.footer.keys,
         }
     }
 

@@ -197,6 +197,17 @@ pub trait Vfs: Send + Sync + 'static {
     /// A new signal, not raised.
     fn signal(&self) -> Arc<dyn Signal>;
 
+    /// How many calls of [`Vfs::side_by_side`] may run at once.
+    fn parallelism(&self) -> usize {
+        1
+    }
+
+    /// Calls `job` with each number below `count`, as many at once as the machine can; all have ended
+    /// on return.
+    fn side_by_side(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(job);
+    }
+
     /// Starts a background worker: `step` is run now, and again as its answer says.
     ///
     /// # Errors

@@ -251,3 +251,37 @@ fn who_does_not_compact_says_so() {
     let reader: Store = options.access(Access::ReadOnly).open("/d").unwrap();
     assert_eq!(reader.stats().unwrap().compaction, CompactionState::Off);
 }
+
+/// Of so many keys that several threads load them, where there are processors.
+#[test]
+fn many_keys_are_all_there_in_order_after_opening_by_hints() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || -> Store {
+        let options = Options::new().durability(Durability::Os);
+        options.open(directory.path()).unwrap()
+    };
+    let store = open();
+    let key = |n: u32| format!("{:08x}", n.wrapping_mul(2_654_435_761));
+    for n in 0..60_000 {
+        store.set(&key(n), &n).unwrap();
+    }
+    for n in 0..60_000 {
+        if n % 5 == 0 {
+            store.delete(&key(n)).unwrap();
+        }
+    }
+    store.compact().unwrap();
+    store.close().unwrap();
+    let store = open();
+    assert_eq!(store.stats().unwrap().keys, 48_000);
+    let mut before = String::new();
+    for pair in store.scan().iter::<u32>().unwrap() {
+        let (found, n) = pair.unwrap();
+        assert!(before < found && found == key(n) && n % 5 > 0, "{found}");
+        before = found;
+    }
+    for n in 0..60_000 {
+        let value = (n % 5 > 0).then_some(n);
+        assert_eq!(store.get(&key(n)).unwrap(), value);
+    }
+}

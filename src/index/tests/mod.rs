@@ -312,7 +312,8 @@ fn loads_and_goes_on(loaded: Vec<u8>, operations: Vec<(u8, u8, u8)>) -> Result<(
     }
     let keys = model.keys.iter().map(|(key, versions)| (key, versions[0]));
     let keys: Vec<_> = keys.collect();
-    keys.chunks(16).for_each(|page| index.load(page));
+    // In any order of the pages, as when parts are loaded side by side.
+    keys.chunks(16).rev().for_each(|page| index.load(page));
     model.horizon.visible = model.applied;
     for operation in operations {
         perform(&index, &mut model, operation)?;

@@ -208,6 +208,14 @@ impl Vfs for OsVfs {
         Arc::new(signal::OsSignal::default())
     }
 
+    fn parallelism(&self) -> usize {
+        worker::parallelism()
+    }
+
+    fn side_by_side(&self, count: usize, job: &(dyn Fn(usize) + Sync)) {
+        worker::side_by_side(count, job);
+    }
+
     fn spawn(&self, name: &str, step: Step) -> io::Result<Box<dyn Worker>> {
         Ok(Box::new(worker::OsWorker::start(name, step)?))
     }

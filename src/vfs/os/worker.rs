@@ -12,7 +12,7 @@
 //! them. A forked child has no worker: its handles do nothing there.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,6 +35,35 @@ struct State {
     woken: bool,
     stopping: bool,
     ended: bool,
+}
+
+/// How many threads are worth having.
+pub(super) fn parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Calls `job` with each number below `count`, on several threads if they can be had.
+pub(super) fn side_by_side(count: usize, job: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            job(number);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..count.min(parallelism()) {
+            let builder = std::thread::Builder::new().name("happystore-load".into());
+            if builder.spawn_scoped(scope, work).is_err() {
+                // Then it takes longer, and nothing else.
+                break;
+            }
+        }
+        work();
+    });
 }
 
 /// A [`Worker`] on a thread of its own.

@@ -258,6 +258,11 @@ impl Vfs for Process {
         Ok(self.world.lock().free_bytes.unwrap_or(u64::MAX))
     }
 
+    fn parallelism(&self) -> usize {
+        // So that what is cut into parts is, though they run one after another.
+        3
+    }
+
     fn locality(&self, path: &Path) -> io::Result<Locality> {
         self.world.read_call(self.id, Call::Locality, |machine| {
             directory(machine, path)?;
