@@ -18,7 +18,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use happystore::{Compaction, Durability, Options, Raw};
-use support::{BytesStore, key, key_count, mix, value};
+use support::{BytesStore, key, key_count, mix, value, wait_for_rest};
 use tempfile::TempDir;
 
 /// How long sets go on in each part.
@@ -157,6 +157,7 @@ fn main() {
             &store
         } else {
             again = open(&directory, Compaction::automatic());
+            wait_for_rest(&again);
             &again
         };
         let (rate, [p50, p99, p999, max], space) = overwrite(store, &directory, round);
@@ -176,7 +177,7 @@ fn main() {
     );
     println!("with it, of without: rate {rate:.2}, p99.9 {p999:.2}");
     let store = open(&directory, Compaction::automatic());
-    std::thread::sleep(Duration::from_secs(3));
+    wait_for_rest(&store);
     store.close().expect("it closes");
     println!("open after a clean close: {:?}", opening(&directory));
     let copy = killed(&directory);

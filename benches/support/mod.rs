@@ -3,10 +3,13 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each benchmark uses a part of this"
+    clippy::disallowed_methods,
+    reason = "each benchmark uses a part of this, on the real machine"
 )]
 
-use happystore::{Durability, Options, Raw, Store};
+use std::time::Duration;
+
+use happystore::{CompactionState, Durability, Options, Raw, Store};
 use tempfile::TempDir;
 
 /// How many keys a loaded store has: 1,000,000, or as `HAPPYSTORE_BENCH_KEYS` says.
@@ -65,4 +68,18 @@ pub fn loaded() -> (TempDir, BytesStore) {
             .expect("a set succeeds");
     }
     (directory, store)
+}
+
+/// Waits until compaction has nothing to do for a while: all finished segments have hints.
+pub fn wait_for_rest(store: &BytesStore) {
+    let mut idle = 0;
+    while idle < 20 {
+        std::thread::sleep(Duration::from_millis(100));
+        let state = store.stats().expect("it has figures").compaction;
+        idle = if state == CompactionState::Idle {
+            idle + 1
+        } else {
+            0
+        };
+    }
 }

@@ -134,6 +134,10 @@ impl Engine {
         before: Before,
         change: impl FnOnce(&mut Manifest),
     ) -> Result<()> {
+        if before.is_forgetting {
+            // Most of what has to be durable below; others commit meanwhile.
+            engine.sync()?;
+        }
         let turn = Self::begin(engine, timeout, None)?;
         if before.is_forgetting {
             // What is left out is superseded by batches that the index has. Only now, with nobody in

@@ -54,7 +54,10 @@ pub(super) fn load_finished(
     }
     // What was deleted must be known as long as older segments are still to come.
     if unhinted.is_empty() {
+        let keys = expected_keys(&hinted, hinted_bytes, active_bytes(&segments, manifest)?);
+        index.reserve(keys);
         load_living(log, index, &hinted, &segments)?;
+        index.shrink(keys);
     } else {
         load_all(index, &hinted, &segments)?;
     }
@@ -72,6 +75,23 @@ pub(super) fn load_finished(
         report(done_bytes);
     }
     Ok(())
+}
+
+/// How long the segment that takes records may be.
+fn active_bytes(segments: &Segments, manifest: &Manifest) -> Result<u64> {
+    let active = manifest.log().last().filter(|last| !last.is_sealed());
+    let segment = active.and_then(|active| find(segments, active.id));
+    segment.map_or(Ok(0), |segment| segment.file_bytes().map(u64::from))
+}
+
+/// How many keys there may be in `hinted` segments of `hinted_bytes`, and in `more_bytes` of the same
+/// kind; a table that grows on the way costs a fifth of the time.
+fn expected_keys(hinted: &[Arc<Hints>], hinted_bytes: u64, more_bytes: u64) -> usize {
+    let keys: u64 = hinted.iter().map(|hints| hints.keys()).sum();
+    let more = u128::from(keys) * u128::from(more_bytes) / u128::from(hinted_bytes.max(1));
+    // No more than twice as many as there are hints: what was only said takes no memory.
+    let more = u64::try_from(more).unwrap_or(keys).min(keys);
+    usize::try_from(keys + more).unwrap_or(0)
 }
 
 /// The hints of the segments that have whole ones; all bytes of them are verified, side by side.
@@ -109,7 +129,6 @@ fn load_living(log: &Log, index: &Index, hinted: &[Arc<Hints>], segments: &Segme
     let Some(longest) = hinted.iter().max_by_key(|hints| hints.keys()) else {
         return Ok(());
     };
-    index.reserve(usize::try_from(longest.keys()).unwrap_or(0));
     let cuts = longest.cuts(log.vfs.parallelism());
     let failed = OnceLock::new();
     log.vfs.side_by_side(cuts.len() + 1, &|part| {

@@ -176,6 +176,13 @@ impl Index {
         self.points.reserve(count);
     }
 
+    /// Gives place back, if it was made for many more keys than have come.
+    pub(crate) fn shrink(&self, reserved: usize) {
+        if self.keys() < reserved as u64 / 2 {
+            self.points.shrink();
+        }
+    }
+
     /// Adds keys in strictly rising order, none of which is deleted, while nobody reads yet. No other
     /// key, already there or loaded at the same time, lies between the first and the last of them.
     /// Some thousands at once fit the cache, and cost least.

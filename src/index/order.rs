@@ -116,16 +116,18 @@ impl Order {
     /// Adds keys in order, between or behind all that are there; the block of `first` "" stays as it
     /// is, so that others may add keys before or behind them at the same time.
     pub(super) fn append<K: AsRef<[u8]>>(&self, keys: &[(K, Version)], handles: &[Handle]) {
-        let _change = lock(&self.change);
         // The rest is for keys that come between.
         let filled = self.block_max / 8 * 7;
-        for (keys, handles) in keys.chunks(filled).zip(handles.chunks(filled)) {
+        let block = |(keys, handles): (&[(K, Version)], &[Handle])| {
             let places = Places::of(keys, handles);
             self.count(0, places.memory_bytes());
             let first: First = keys[0].0.as_ref().into();
-            let block = Arc::new(Block::new(first.clone(), places));
-            self.change_directory(|directory| directory.insert(first, block));
-        }
+            (first.clone(), Arc::new(Block::new(first, places)))
+        };
+        let blocks = keys.chunks(filled).zip(handles.chunks(filled));
+        let blocks: Vec<_> = blocks.map(block).collect();
+        let _change = lock(&self.change);
+        self.change_directory(|directory| directory.extend(blocks));
     }
 
     /// Hands the keys within `bounds`, and what a reader at `sequence` sees of them, to `visit`,

@@ -10,6 +10,7 @@
 //!    has taken it out of the table, [`Order`](super::order::Order) out of its blocks.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -190,15 +191,23 @@ impl Points {
         }
         let base = handles.len();
         handles.resize(base + keys.len(), Handle(0));
-        let mut begin = 0;
-        for (shard_at, &end) in ends.iter().enumerate() {
-            let mut shard = self.write(shard_at);
-            for &at in &by_shard[begin..end] {
+        let mut left: VecDeque<usize> = (0..SHARDS).collect();
+        while let Some(shard_at) = left.pop_front() {
+            let mut shard = match self.shards[shard_at].try_write() {
+                Ok(shard) => shard,
+                // Others add keys too: one after the other would wait for each shard.
+                Err(_) if !left.is_empty() => {
+                    left.push_back(shard_at);
+                    continue;
+                }
+                Err(_) => self.write(shard_at),
+            };
+            let begin = shard_at.checked_sub(1).map_or(0, |before| ends[before]);
+            for &at in &by_shard[begin..ends[shard_at]] {
                 let (key, version) = &keys[at];
                 let number = shard.add(&self.hasher, hashes[at], key.as_ref(), *version);
                 handles[base + at] = Handle::new(shard_at, number);
             }
-            begin = end;
         }
     }
 
@@ -208,6 +217,13 @@ impl Points {
         let each = count / SHARDS + count / SHARDS / 16;
         for at in 0..SHARDS {
             self.write(at).reserve(&self.hasher, each);
+        }
+    }
+
+    /// Gives back place for keys that have not come.
+    pub(super) fn shrink(&self) {
+        for at in 0..SHARDS {
+            self.write(at).shrink(&self.hasher);
         }
     }
 

@@ -151,6 +151,13 @@ impl Shard {
             .reserve(count, |&number| hasher.hash_one(slots.get(number).key()));
     }
 
+    /// Gives back place for keys that have not come.
+    pub(super) fn shrink(&mut self, hasher: &DefaultHashBuilder) {
+        let slots = &self.slots;
+        self.table
+            .shrink_to_fit(|&number| hasher.hash_one(slots.get(number).key()));
+    }
+
     /// How many bytes the shard takes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.table.allocation_size() + self.slots.memory_bytes() + self.older.memory_bytes()
