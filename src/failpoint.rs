@@ -1,10 +1,11 @@
 //! Named points at which a test may stop or kill the process; nothing in a normal build.
 //!
 //! They stand where a crash leaves something of its own behind: between an append and its sync,
-//! between the steps of a roll-over, inside a recovery. Only a build with the feature `failpoints`
-//! looks whether one is armed (with the crate `fail`); the crash harness arms them.
+//! between the steps of a roll-over, inside a recovery, inside a compaction. Only a build with the
+//! feature `failpoints` looks whether one is armed (with the crate `fail`); the crash harness arms them.
 
-/// The names of all points, in the order in which a store comes to them.
+/// The names of all points, in the order in which a store comes to them; those that begin with
+/// `compaction-` come up only in whoever has the right to compact.
 #[cfg(feature = "failpoints")]
 pub const FAILPOINTS: &[&str] = &[
     "recovery-settled",
@@ -17,6 +18,13 @@ pub const FAILPOINTS: &[&str] = &[
     "commit-indexed",
     "sync-before",
     "sync-after",
+    "compaction-created",
+    "compaction-written",
+    "compaction-hints-written",
+    "compaction-finished",
+    "compaction-listed",
+    "compaction-retired",
+    "compaction-removing",
     "close-synced",
     "close-marked",
 ];

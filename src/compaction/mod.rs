@@ -30,6 +30,7 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::engine::absorb::{hints_of_segment, sorted_keys};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::format::manifest::{Manifest, SegmentEntry};
 use crate::limits::SEGMENT_FILE_BYTES_MAX;
 use crate::log::hints::Hints;
@@ -346,12 +347,14 @@ impl Run {
     fn finish(&mut self) -> Result<()> {
         let retired: Vec<u32> = self.victims.iter().map(|victim| victim.id).collect();
         self.list(&retired)?;
+        failpoint::hit!("compaction-retired");
         self.engine.absorb()?;
         let directory = &self.engine.log.directory;
         let vfs = self.engine.vfs.as_ref();
         directory.check(vfs)?;
         for victim in &self.victims {
             remove(vfs, &victim.path)?;
+            failpoint::hit!("compaction-removing");
             remove(vfs, &file_name::hints(&directory.path, victim.id))?;
         }
         Ok(())
@@ -361,6 +364,7 @@ impl Run {
     fn list(&mut self, retired: &[u32]) -> Result<()> {
         if let (Some(output), None) = (&mut self.output, &self.made) {
             self.made = Some(output.finish()?);
+            failpoint::hit!("compaction-finished");
         }
         let installed = Engine::install(&self.engine, self.patience, self.made, retired);
         if installed.is_ok() || self.engine.check_writable().is_err() {
@@ -369,6 +373,7 @@ impl Run {
             if let Some(mut output) = self.output.take() {
                 self.finished_bytes += output.written_bytes();
                 output.set_listed();
+                failpoint::hit!("compaction-listed");
             }
         }
         installed

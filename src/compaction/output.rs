@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::format::checksum::Stamp;
 use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::format::manifest::{Manifest, SegmentEnd, SegmentEntry, SegmentState};
@@ -92,6 +93,7 @@ impl Output {
         // After the segment, which removes what is here if this fails.
         let hints = HintsWriter::create(vfs, &directory.path, manifest.store_id, id)?;
         output.hints = Some(hints);
+        failpoint::hit!("compaction-created");
         Ok(output)
     }
 
@@ -164,6 +166,7 @@ impl Output {
         }
         file.write_at(u64::from(at), &self.record)
             .map_err(|error| Error::write(path, u64::from(record_bytes), error))?;
+        failpoint::hit!("compaction-written");
         self.push_hints(at)?;
         self.at = end;
         self.record.truncate(RECORD_HEADER_BYTES as usize);

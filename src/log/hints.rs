@@ -145,14 +145,10 @@ impl Hints {
     }
 
     fn version(&self, hint: &Hint<'_>) -> Version {
+        let segment = self.footer.of.segment;
         Version {
             sequence: hint.sequence,
-            location: Location::new(
-                self.footer.of.segment,
-                hint.offset,
-                hint.epoch,
-                hint.value_bytes,
-            ),
+            location: Location::new(segment, hint.offset, hint.epoch, hint.value_bytes),
         }
     }
 
@@ -309,9 +305,8 @@ impl SortedKeys {
                 .then_with(|| other.version.sequence.cmp(&one.version.sequence))
         });
         entries.dedup_by(|next, one| key(next) == key(one));
-        let lens = entries.iter();
-        let lens = lens.map(|one| one.version.entry_bytes(one.end - one.begin));
-        let entry_bytes = lens.sum();
+        let len = |one: &WalkedKey| one.version.entry_bytes(one.end - one.begin);
+        let entry_bytes = entries.iter().map(len).sum();
         Self::Walked(WalkedKeys {
             bytes,
             entries: entries.into_iter(),
@@ -374,10 +369,9 @@ impl HintedKeys {
             self.next_block += 1;
             self.at = 0;
         }
-        let (hint, len) = split_hint(&self.bytes[self.at..]).map_err(|what| {
-            self.hints
-                .corrupt(&self.hints.blocks[self.next_block - 1], what)
-        })?;
+        let block = &self.hints.blocks[self.next_block - 1];
+        let hint = split_hint(&self.bytes[self.at..]);
+        let (hint, len) = hint.map_err(|what| self.hints.corrupt(block, what))?;
         self.found = Some((self.at + len, self.hints.version(&hint)));
         Ok(())
     }

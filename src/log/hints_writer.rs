@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::file_name;
 use super::location::Version;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::format::checksum::StoreId;
 use crate::format::hint::{Encoder, Hint};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
@@ -85,6 +86,7 @@ impl HintsWriter {
         let unused = Encoder::new(StoreId::default(), 0);
         let encoder = std::mem::replace(&mut self.encoder, unused);
         self.write(&encoder.finish(len_bytes, last_sequence))?;
+        failpoint::hit!("compaction-hints-written");
         self.vfs
             .rename(&self.temporary, &self.path)
             .map_err(|error| Error::io("rename", &self.temporary, error))?;

@@ -83,7 +83,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "compaction",
         &[
-            "engine", "error", "format", "limits", "log", "options", "vfs",
+            "engine",
+            "error",
+            "failpoint",
+            "format",
+            "limits",
+            "log",
+            "options",
+            "vfs",
         ],
     ),
     (

@@ -14,13 +14,13 @@ pub(crate) const DEFERRED_DELAY: Duration = Duration::from_millis(3);
 ///
 /// Stores of one process: a child with several writing threads and a reading one works on a store; it
 /// is killed with SIGKILL (at a random time, at its N-th system call, at byte N of a file, at a
-/// named point of the code, while it is opening the store after another kill, or while it is
-/// stopped); then the store is opened and compared with what the child was told.
+/// named point of the code, while it is opening the store after another kill, while it is stopped,
+/// or while it compacts, again while the next one does what was left undone); then the store is opened and compared with what the child was told.
 ///
 /// Stores of several processes: up to four that write, one that reads beside them, and one that has
-/// the store open for reading alone. One of them is killed in one of these ways, or while it has the
-/// writer lock and others wait for it, or all are at once, or some of those that open the store
-/// after that. Who lives on must go on, and everybody who looks must see one order of all commits.
+/// the store open for reading alone. All who write compact, too. One of them is killed in one of these
+/// ways, or while it has the writer lock and others wait for it, or all are at once, or some of those that open the store
+/// after that. At least three in ten of all kills hit who compacts. Who lives on must go on, and everybody who looks must see one order of all commits.
 ///
 /// A killed process loses nothing acknowledged, whatever the durability: every acknowledged commit
 /// must be there, what was begun must be there as a whole or not at all, and nothing else may be.

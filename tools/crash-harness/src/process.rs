@@ -106,6 +106,11 @@ impl Running {
         self.is_over
     }
 
+    /// The worker's process, once it has said so.
+    pub(crate) fn worker(&self) -> Option<Pid> {
+        self.worker
+    }
+
     /// Sends `signal` to the worker, if it lives.
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.is_over {

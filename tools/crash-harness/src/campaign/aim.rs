@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Point,
     Opening,
     Stopped,
+    CompactionPoint,
+    Compacting,
     OneOfSeveral,
     Owner,
     StoppedOwner,
@@ -23,16 +25,20 @@ pub(crate) enum Kind {
     CallOfSeveral,
     FileBytesOfSeveral,
     PointOfSeveral,
+    CompactionPointOfSeveral,
+    CompactingOfSeveral,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Random,
         Self::Call,
         Self::FileBytes,
         Self::Point,
         Self::Opening,
         Self::Stopped,
+        Self::CompactionPoint,
+        Self::Compacting,
         Self::OneOfSeveral,
         Self::Owner,
         Self::StoppedOwner,
@@ -41,13 +47,15 @@ impl Kind {
         Self::CallOfSeveral,
         Self::FileBytesOfSeveral,
         Self::PointOfSeveral,
+        Self::CompactionPointOfSeveral,
+        Self::CompactingOfSeveral,
     ];
 
     /// Those of the only process that has a store.
-    pub(crate) const ALONE: &[Self] = Self::ALL.split_at(6).0;
+    pub(crate) const ALONE: &[Self] = Self::ALL.split_at(8).0;
 
     /// Those of one of several processes.
-    pub(crate) const OF_SEVERAL: &[Self] = Self::ALL.split_at(6).1;
+    pub(crate) const OF_SEVERAL: &[Self] = Self::ALL.split_at(8).1;
 
     /// For people, and for whoever reads the report with a program.
     pub(crate) fn name(self) -> &'static str {
@@ -58,6 +66,8 @@ impl Kind {
             Self::Point => "at a named point",
             Self::Opening => "while opening",
             Self::Stopped => "while stopped",
+            Self::CompactionPoint => "at a named point of compaction",
+            Self::Compacting => "while compacting",
             Self::OneOfSeveral => "beside others, at a random time",
             Self::Owner => "with the writer lock, while others wait",
             Self::StoppedOwner => "with the writer lock or without, after a stop",
@@ -66,7 +76,20 @@ impl Kind {
             Self::CallOfSeveral => "beside others, at a system call",
             Self::FileBytesOfSeveral => "beside others, at a byte of a file",
             Self::PointOfSeveral => "beside others, at a named point",
+            Self::CompactionPointOfSeveral => "beside others, at a named point of compaction",
+            Self::CompactingOfSeveral => "beside others, while compacting",
         }
+    }
+
+    /// Whether who is killed in this way is known to have the right to compact, and to use it.
+    pub(crate) fn is_of_compaction(self) -> bool {
+        matches!(
+            self,
+            Self::CompactionPoint
+                | Self::Compacting
+                | Self::CompactionPointOfSeveral
+                | Self::CompactingOfSeveral
+        )
     }
 }
 
@@ -84,6 +107,8 @@ pub(crate) enum Aim {
     Point { name: &'static str, nth: u32 },
     /// As at a random time, but first it is stopped for so long.
     Stopped { after: Duration, pause: Duration },
+    /// So long after it was seen to compact, if it still does then.
+    Compacting { after: Duration },
 }
 
 /// The system calls that each commit makes, and those that come with a segment, an opening or a
@@ -136,6 +161,16 @@ const POINTS_TO_MEND: &[&str] = &[
 ];
 const POINTS_OF_MENDING: &[&str] = &["recovery-zeroed"];
 
+/// What the names of the points begin with at which a process compacts.
+const COMPACTION: &str = "compaction-";
+
+/// Other points than those of compaction, or just those.
+fn points(of_compaction: bool) -> Vec<&'static str> {
+    let all = happystore::FAILPOINTS.iter().copied();
+    all.filter(|name| name.starts_with(COMPACTION) == of_compaction)
+        .collect()
+}
+
 impl Aim {
     /// Aims at two of several processes: one dies with the log's end unfinished, and the other while
     /// it mends that, if it is the next.
@@ -165,9 +200,14 @@ impl Aim {
                 most: random.u64(1..segment_bytes),
                 from: random.u64(..60),
             },
+            Kind::CompactionPoint => Self::at_compaction(random, 3),
+            // The others compact too, and take turns with it.
+            Kind::CompactionPointOfSeveral => Self::at_compaction(random, 2),
+            Kind::Compacting | Kind::CompactingOfSeveral => Self::Compacting {
+                after: micros(random, 2_000),
+            },
             Kind::Point => {
-                let points = happystore::FAILPOINTS;
-                let name = random.choice(points).unwrap_or(&"commit-appended");
+                let name = random.choice(points(false)).unwrap_or("commit-appended");
                 let digits = match name.split('-').next() {
                     Some("commit" | "sync") => 6,
                     Some("recovery" | "close") => 1,
@@ -187,6 +227,23 @@ impl Aim {
                 after: micros(random, 40_000),
                 pause: micros(random, 5_000),
             },
+        }
+    }
+
+    /// An aim at a child that comes to a point of compaction up to so often, in binary digits.
+    pub(crate) fn at_compaction(random: &mut Rng, digits: u32) -> Self {
+        let name = random.choice(points(true));
+        Self::Point {
+            name: name.unwrap_or("compaction-created"),
+            nth: nth(random, digits),
+        }
+    }
+
+    /// The name of the point of compaction that this is at.
+    pub(crate) fn compaction_point(&self) -> Option<&'static str> {
+        match self {
+            Self::Point { name, .. } if name.starts_with(COMPACTION) => Some(name),
+            _ => None,
         }
     }
 

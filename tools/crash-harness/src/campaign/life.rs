@@ -8,18 +8,24 @@ use fastrand::Rng;
 use rustix::process::Signal;
 
 use super::aim::{Aim, Kind};
-use super::{Settings, Tally};
+use super::{Settings, Tally, compactor};
 use crate::arguments::{Mode, name_of};
 use crate::oracle::check::Found;
 use crate::oracle::{Broken, History};
 use crate::process::{Ended, Running};
 use crate::protocol::Event;
 
-/// How many working children a store sees, at most: nothing takes its space back.
+/// How many working children a store sees, at most: what they committed grows.
 const CHILDREN_MAX: u16 = 8;
 
 /// How long a child may take to come to its end, before it is killed at last.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The same, of one that only has the store open: if there is anything to compact it does so at once.
+const HELD_PATIENCE: Duration = Duration::from_millis(60);
+
+/// How long between two looks whether a child compacts.
+const LOOK: Duration = Duration::from_micros(100);
 
 /// How long opening may take, with thousands of records and a machine that does other things too.
 pub(super) const OPEN_PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +62,8 @@ pub(crate) struct Life<'a> {
     shift: u32,
     random: Rng,
     lives: u16,
+    /// Whether the last child was killed while it compacted.
+    was_compacting: bool,
     history: History,
     /// How the last child was killed, for people.
     pub(crate) last: String,
@@ -78,6 +86,7 @@ impl<'a> Life<'a> {
             shift: random.u32(40..=400),
             random,
             lives: 0,
+            was_compacting: false,
             history: History::new(seed),
             last: "not killed yet".to_owned(),
         }
@@ -90,6 +99,13 @@ impl<'a> Life<'a> {
     pub(crate) fn run(&mut self, tally: &Tally, goes_on: &dyn Fn() -> bool) -> Result<(), Stop> {
         let mut kinds = self.settings.kinds.clone();
         kinds.retain(|kind| Kind::ALONE.contains(kind) && *kind != Kind::Opening);
+        // Those during compaction come twice.
+        let of_compaction: Vec<_> = kinds
+            .iter()
+            .copied()
+            .filter(|kind| kind.is_of_compaction())
+            .collect();
+        kinds.extend(of_compaction);
         self.random.shuffle(&mut kinds);
         tally.store_begun(self.mode);
         let mut checked = *self.history.checked();
@@ -116,6 +132,7 @@ impl<'a> Life<'a> {
     fn work(&mut self, kind: Kind, tally: &Tally) -> Result<(), Stop> {
         let aim = Aim::new(kind, &mut self.random, self.segment_bytes);
         let mut running = self.start(&aim, false)?;
+        let mut is_caught = false;
         if running.wait_for(Instant::now() + OPEN_PATIENCE, |event| {
             *event == Event::Opened
         }) {
@@ -128,6 +145,9 @@ impl<'a> Life<'a> {
                     running.signal(Signal::STOP);
                     std::thread::sleep(*pause);
                 }
+                Aim::Compacting { after } => {
+                    is_caught = self.catch_compacting(&mut running, *after, PATIENCE);
+                }
                 _ => {
                     running.wait_for_end(Instant::now() + PATIENCE);
                 }
@@ -135,13 +155,47 @@ impl<'a> Life<'a> {
         }
         running.signal(Signal::KILL);
         let ended = running.finish()?;
-        let hit = hit(&aim, &ended);
-        tally.killed(if hit { kind } else { Kind::Random }, hit, 1);
+        self.count(tally, kind, is_caught || hit(&aim, &ended), &aim);
         self.take(&ended)
     }
 
-    /// A child opens the store, and is killed while it does.
+    /// Stops the child `after` it was seen to compact, if it still does then; or tries again, sooner
+    /// each time. False if it has not come to that within `patience`.
+    fn catch_compacting(&self, child: &mut Running, after: Duration, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut after = after;
+        loop {
+            let Some(worker) = child.worker() else {
+                return false;
+            };
+            if compactor::of(&self.store) == Some(worker) {
+                let is_over = child.wait_for_end(Instant::now() + after);
+                if is_over || compactor::stop(worker, &self.store) {
+                    return !is_over;
+                }
+                after /= 2;
+            }
+            if child.wait_for_end(Instant::now() + LOOK) || Instant::now() >= deadline {
+                return false;
+            }
+        }
+    }
+
+    /// Counts a kill; one that is no `hit` was at a random time.
+    fn count(&mut self, tally: &Tally, kind: Kind, hit: bool, aim: &Aim) {
+        tally.killed(if hit { kind } else { Kind::Random }, hit, 1);
+        let is_compacting = hit && kind.is_of_compaction();
+        if is_compacting {
+            tally.killed_in_compaction(aim.compaction_point(), self.was_compacting);
+        }
+        self.was_compacting = is_compacting;
+    }
+
+    /// A child opens the store, and is killed while it does, or while it compacts what it has found.
     fn open_and_die(&mut self, tally: &Tally) -> Result<(), Stop> {
+        if self.random.bool() {
+            return self.open_and_compact(tally);
+        }
         let aim = Aim::while_opening(&mut self.random, self.settings.has_strace());
         let mut running = self.start(&aim, true)?;
         let wait = match &aim {
@@ -152,15 +206,35 @@ impl<'a> Life<'a> {
         running.signal(Signal::KILL);
         let ended = running.finish()?;
         let was_open = ended.events.contains(&Event::Opened);
-        tally.killed(
-            if was_open {
-                Kind::Random
+        self.count(tally, Kind::Opening, !was_open, &aim);
+        self.take(&ended)
+    }
+
+    /// A child opens the store, and is killed while it compacts it: often what somebody has left who
+    /// was killed in a compaction too.
+    fn open_and_compact(&mut self, tally: &Tally) -> Result<(), Stop> {
+        let is_seen = self.settings.kinds.contains(&Kind::Compacting) && self.random.bool();
+        let (kind, aim) = if is_seen {
+            let kind = Kind::Compacting;
+            (kind, Aim::new(kind, &mut self.random, self.segment_bytes))
+        } else {
+            let aim = Aim::at_compaction(&mut self.random, 1);
+            (Kind::CompactionPoint, aim)
+        };
+        let mut running = self.start(&aim, true)?;
+        let mut is_caught = false;
+        if running.wait_for(Instant::now() + OPEN_PATIENCE, |event| {
+            *event == Event::Opened
+        }) {
+            if let Aim::Compacting { after } = aim {
+                is_caught = self.catch_compacting(&mut running, after, HELD_PATIENCE);
             } else {
-                Kind::Opening
-            },
-            !was_open,
-            1,
-        );
+                running.wait_for_end(Instant::now() + HELD_PATIENCE);
+            }
+        }
+        running.signal(Signal::KILL);
+        let ended = running.finish()?;
+        self.count(tally, kind, is_caught || hit(&aim, &ended), &aim);
         self.take(&ended)
     }
 
@@ -222,6 +296,8 @@ impl<'a> Life<'a> {
 fn hit(aim: &Aim, ended: &Ended) -> bool {
     match aim {
         Aim::Random { .. } | Aim::Stopped { .. } => true,
+        // Whether it was seen is told by whoever has looked.
+        Aim::Compacting { .. } => false,
         Aim::FileBytes { .. } => ended.signal() == Some(Signal::XFSZ),
         // The harness kills with the same signal, but not before its patience has ended.
         Aim::Call { .. } | Aim::Point { .. } => ended.died_by_itself,

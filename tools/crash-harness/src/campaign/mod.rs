@@ -1,6 +1,7 @@
 //! A campaign: stores beside each other and one after another, until there were kills enough.
 
 pub(crate) mod aim;
+mod compactor;
 mod life;
 pub(crate) mod report;
 mod together;
@@ -54,6 +55,10 @@ impl Settings {
         if !aim::has_strace() {
             report::skipped("kills at system calls, because there is no strace that may trace");
             kinds.retain(|kind| !matches!(kind, Kind::Call | Kind::CallOfSeveral));
+        }
+        if !compactor::is_known() {
+            report::skipped("kills while compacting, because there is no list of locks");
+            kinds.retain(|kind| !matches!(kind, Kind::Compacting | Kind::CompactingOfSeveral));
         }
         Ok(Self {
             program,

@@ -1,5 +1,6 @@
 //! What a campaign tells: a progress line while it runs, figures at its end.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,10 @@ pub(crate) struct Tally {
 struct Counts {
     kills: [u64; Kind::ALL.len()],
     missed: u64,
+    /// Of those during compaction: where the one before it was one too, of the same store.
+    again: u64,
+    /// Deaths at each point of compaction.
+    points: BTreeMap<&'static str, u64>,
     stores: [u64; Mode::ALL.len()],
     /// Kills where so many processes were writing, the killed one too.
     kills_beside: [u64; PROCESSES_MAX],
@@ -67,6 +72,16 @@ impl Tally {
         counts.kills_beside[writing.clamp(1, PROCESSES_MAX) - 1] += 1;
     }
 
+    /// A child died at this point of compaction; `again` is whether the one before it died during a
+    /// compaction too.
+    pub(super) fn killed_in_compaction(&self, point: Option<&'static str>, again: bool) {
+        let mut counts = self.counts();
+        counts.again += u64::from(again);
+        if let Some(point) = point {
+            *counts.points.entry(point).or_default() += 1;
+        }
+    }
+
     /// Adds what several processes have shown.
     pub(super) fn beside(&self, more: &Beside) {
         let all = &mut self.counts().beside;
@@ -95,6 +110,13 @@ impl fmt::Display for Tally {
         }
         let all: u64 = counts.kills.iter().sum();
         writeln!(f, "kills: {all}")?;
+        let of_compaction = Kind::ALL.iter().filter(|kind| kind.is_of_compaction());
+        let of_compaction: u64 = of_compaction.map(|&kind| counts.kills[kind as usize]).sum();
+        writeln!(f, "kills during compaction: {of_compaction}")?;
+        writeln!(f, "of which right after another one: {}", counts.again)?;
+        for (point, kills) in &counts.points {
+            writeln!(f, "kills at the point {point}: {kills}")?;
+        }
         writeln!(
             f,
             "of which came before what they were aimed at: {}",

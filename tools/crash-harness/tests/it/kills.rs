@@ -7,6 +7,37 @@ use crate::support::{Report, counted, seed};
 /// Kills of the short run.
 const KILLS: u64 = 400;
 
+/// The points of compaction, at each of which somebody dies in a campaign.
+const POINTS: [&str; 7] = [
+    "created",
+    "written",
+    "hints-written",
+    "finished",
+    "listed",
+    "retired",
+    "removing",
+];
+
+/// Whether this machine does not allow kills of this kind.
+pub(crate) fn is_skipped(report: &Report, kind: &str) -> bool {
+    let skipped = |what| report.text.contains(&format!("SKIPPED: kills {what}"));
+    kind.contains("system call") && skipped("at system")
+        || kind.contains("while compacting") && skipped("while compacting")
+}
+
+/// At least three in ten of all kills hit somebody who was compacting.
+pub(crate) fn assert_kills_come_during_compaction(report: &Report) {
+    let (of_compaction, all) = (
+        report.count("kills during compaction"),
+        report.count("kills"),
+    );
+    let are_skipped = is_skipped(report, "while compacting");
+    assert!(
+        are_skipped || of_compaction * 10 >= all * 3,
+        "{of_compaction} of {all}"
+    );
+}
+
 #[test]
 fn killed_processes_lose_nothing_acknowledged_in_any_durability() {
     let (seed, kills) = (seed().to_string(), KILLS.to_string());
@@ -21,12 +52,18 @@ fn killed_processes_lose_nothing_acknowledged_in_any_durability() {
         "at a named point",
         "while opening",
         "while stopped",
+        "at a named point of compaction",
+        "while compacting",
     ];
     for kind in kinds {
-        let is_skipped = kind.contains("call") && report.text.contains("SKIPPED: kills at system");
-        let least = if is_skipped { 0 } else { 5 };
+        let least = if is_skipped(&report, kind) { 0 } else { 5 };
         assert!(report.count(&format!("kills {kind}")) >= least, "{kind}");
     }
+    assert_kills_come_during_compaction(&report);
+    for point in POINTS {
+        assert!(report.count(&format!("kills at the point compaction-{point}")) > 0);
+    }
+    assert!(report.count("of which right after another one") >= 10);
     for mode in ["sync", "deferred", "os", "mix"] {
         assert!(
             report.count(&format!("stores of mode {mode}")) > 0,

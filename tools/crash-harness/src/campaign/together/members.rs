@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::super::aim::{Aim, Kind};
+use super::super::compactor;
 use crate::arguments::Reads;
 use crate::protocol::Event;
 
@@ -60,6 +61,8 @@ pub(super) struct Member {
     /// Whether its parent has killed it.
     pub(super) is_killed: bool,
     pub(super) is_ended: bool,
+    /// Whether it was stopped while it compacted, and is going to die there.
+    pub(super) is_caught: bool,
     /// How many of its operations are begun, and have not ended.
     pub(super) in_flight: usize,
     /// Since the last death: whether a commit has returned, whether a look has begun and ended.
@@ -219,6 +222,7 @@ impl Members {
             is_stopped: false,
             is_killed: false,
             is_ended: false,
+            is_caught: false,
             in_flight: 0,
             went_on: false,
             looking: false,
@@ -252,6 +256,14 @@ impl Members {
 
     pub(super) fn get(&mut self, life: u16) -> Option<&mut Member> {
         self.all.iter_mut().find(|member| member.life == life)
+    }
+
+    /// Who compacts `store` at this moment, and the process.
+    pub(super) fn compacting(&self, store: &Path) -> Option<(u16, Pid)> {
+        let process = compactor::of(store)?;
+        let mut all = self.all.iter();
+        let member = all.find(|member| member.worker == Some(process) && member.is_well())?;
+        Some((member.life, process))
     }
 
     /// The lives of all who write.

@@ -25,9 +25,13 @@ use crate::protocol::Event;
 use crate::work::{Id, TOGETHER};
 use members::{Fate, Member, Members, PARENT, Role};
 
-/// How many writing children a store sees, at most: nothing takes its space back, and their writers
-/// have a number each.
-const CHILDREN_MAX: u16 = 40;
+/// How many writing children a store sees, at most: what they committed grows, and their writers have
+/// a number each.
+const CHILDREN_MAX: u16 = 56;
+
+/// Rounds of other kinds have to wait until so many of a hundred kills hit who compacts: they kill many
+/// at once, or hit who compacts only by chance, which nobody knows.
+const COMPACTION_PERCENT: u32 = 42;
 
 /// A store under the work of several processes.
 pub(super) struct Together<'a> {
@@ -52,6 +56,9 @@ pub(super) struct Together<'a> {
     history: History,
     /// What was told of the history already.
     told: Checked,
+    /// How many were killed, and how many of them while they compacted.
+    kills: u32,
+    of_compaction: u32,
     /// Who keeps the writer lock for ever.
     owner: Option<(u16, u32)>,
     /// The operations that have begun since it does.
@@ -94,6 +101,8 @@ impl<'a> Together<'a> {
             members: Members::new()?,
             history: History::new(seed),
             told: Checked::default(),
+            kills: 0,
+            of_compaction: 0,
             owner: None,
             under_owner: BTreeSet::new(),
             last: "not killed yet".to_owned(),
@@ -107,17 +116,18 @@ impl<'a> Together<'a> {
     pub(super) fn run(&mut self, goes_on: &dyn Fn() -> bool) -> Result<(), Stop> {
         let mut kinds = self.settings.kinds.clone();
         kinds.retain(|kind| Kind::OF_SEVERAL.contains(kind));
-        // Those that kill one at a time, or are missed at times, come twice.
-        kinds.extend_from_within(..);
-        let all = kinds.iter().position(|kind| *kind == Kind::AllAtOnce);
-        kinds.swap_remove(all.unwrap_or(0));
+        let (of_compaction, mut others): (Vec<_>, Vec<_>) =
+            kinds.into_iter().partition(|kind| kind.is_of_compaction());
         self.tally.store_begun(self.mode);
-        self.random.shuffle(&mut kinds);
-        for kind in kinds.into_iter().cycle() {
-            if !goes_on() || self.writers + 2 * u16::from(self.processes) > CHILDREN_MAX {
-                break;
-            }
-            self.round(kind)?;
+        self.random.shuffle(&mut others);
+        let mut others = others.into_iter().cycle();
+        while goes_on() && self.writers + 2 * u16::from(self.processes) <= CHILDREN_MAX {
+            let kind = if self.of_compaction * 100 < self.kills * COMPACTION_PERCENT {
+                self.random.choice(&of_compaction).copied()
+            } else {
+                others.next()
+            };
+            self.round(kind.unwrap_or(Kind::OneOfSeveral))?;
         }
         self.kill_all(true)
     }
@@ -315,16 +325,29 @@ impl<'a> Together<'a> {
 
     /// Counts a kill; one that is no `hit` was at a random time.
     fn killed(&mut self, member: &Member, hit: bool, writing: usize) {
-        let fate = &member.fate;
-        let kind = if hit { fate.kind } else { Kind::OneOfSeveral };
-        self.tally.killed(kind, hit, writing);
+        let kind = if hit {
+            member.fate.kind
+        } else {
+            Kind::OneOfSeveral
+        };
+        self.count(kind, hit, writing, member.fate.aim.compaction_point());
         self.last = format!(
             "child {}, a {:?}, {:?}, one of {writing} that wrote: {}",
             member.life,
             member.role,
-            fate.aim,
+            member.fate.aim,
             kind.name()
         );
+    }
+
+    /// Counts a kill, perhaps at this point of compaction.
+    fn count(&mut self, kind: Kind, hit: bool, writing: usize, point: Option<&'static str>) {
+        self.kills += 1;
+        self.tally.killed(kind, hit, writing);
+        if kind.is_of_compaction() {
+            self.of_compaction += 1;
+            self.tally.killed_in_compaction(point, false);
+        }
     }
 
     /// Waits until all who live have the store open.

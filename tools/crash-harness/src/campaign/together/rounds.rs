@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::super::aim::{Aim, Kind};
+use super::super::compactor;
 use super::super::life::{OPEN_PATIENCE, Stop};
 use super::members::{Fate, Member, Role};
 use super::{Together, is_aimed};
 
 /// How long a process may take to come to where it is to die, before it is killed at last.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long between two looks whether anybody compacts.
+const LOOK: Duration = Duration::from_micros(100);
 
 /// How long it may take from a kill to the end of the process.
 const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -24,9 +28,11 @@ impl Together<'_> {
             Kind::Owner => self.kill_owner(Kind::Owner),
             Kind::StoppedOwner if self.random.bool() => self.kill_owner(Kind::StoppedOwner),
             Kind::StoppedOwner => self.kill_one(Kind::StoppedOwner),
-            Kind::CallOfSeveral | Kind::FileBytesOfSeveral | Kind::PointOfSeveral => {
-                self.kill_by_aim(kind)
-            }
+            Kind::CallOfSeveral
+            | Kind::FileBytesOfSeveral
+            | Kind::PointOfSeveral
+            | Kind::CompactionPointOfSeveral => self.kill_by_aim(kind),
+            Kind::CompactingOfSeveral => self.kill_compacting(),
             _ => self.kill_one(Kind::OneOfSeveral),
         }
     }
@@ -119,13 +125,71 @@ impl Together<'_> {
         self.others_go_on(since)
     }
 
+    /// The one who compacts, or, now and then, all at that moment.
+    fn kill_compacting(&mut self) -> Result<(), Stop> {
+        self.gather(Vec::new())?;
+        let Some(life) = self.catch_compacting()? else {
+            return self.kill_one_now(Kind::OneOfSeveral, None);
+        };
+        if self.random.u8(..4) == 0 {
+            let readers_too = self.random.bool();
+            self.kill_everybody(readers_too)?;
+            return self.look();
+        }
+        let since = Instant::now();
+        self.kill(&[life], Some(Kind::CompactingOfSeveral))?;
+        self.others_go_on(since)
+    }
+
+    /// Stops whoever compacts a moment after he was seen to, if he still does then, or somebody else
+    /// later; nobody, if it does not come to that within a while.
+    fn catch_compacting(&mut self) -> Result<Option<u16>, Stop> {
+        let store = self.directory.join("store");
+        let deadline = Instant::now() + PATIENCE;
+        let aim = Aim::new(
+            Kind::CompactingOfSeveral,
+            &mut self.random,
+            self.segment_bytes,
+        );
+        let Aim::Compacting { mut after } = aim else {
+            return Ok(None);
+        };
+        while self.sees_compactions() && Instant::now() < deadline {
+            if let Some((life, process)) = self.members.compacting(&store) {
+                self.pause(after)?;
+                let lives = self
+                    .members
+                    .get(life)
+                    .is_some_and(|member| member.is_well());
+                if lives && compactor::stop(process, &store) {
+                    if let Some(member) = self.members.get(life) {
+                        member.is_stopped = true;
+                        member.is_caught = true;
+                    }
+                    return Ok(Some(life));
+                }
+                after /= 2;
+            }
+            self.pause(LOOK)?;
+        }
+        Ok(None)
+    }
+
+    fn sees_compactions(&self) -> bool {
+        self.settings.kinds.contains(&Kind::CompactingOfSeveral)
+    }
+
     /// One or two who die by themselves, at a system call, a byte of a file, a named point.
     fn kill_by_aim(&mut self, kind: Kind) -> Result<(), Stop> {
-        let at_mending = kind == Kind::PointOfSeveral && self.processes > 2 && self.random.bool();
-        let aims = if at_mending {
-            Aim::at_mending(&mut self.random).to_vec()
-        } else {
-            vec![Aim::new(kind, &mut self.random, self.segment_bytes)]
+        let is_double = self.processes > 2 && self.random.bool();
+        let aims = match kind {
+            Kind::PointOfSeveral if is_double => Aim::at_mending(&mut self.random).to_vec(),
+            // Whoever compacts next finds what the first one has left, and dies of it, too.
+            Kind::CompactionPointOfSeveral if is_double => vec![
+                Aim::at_compaction(&mut self.random, 2),
+                Aim::at_compaction(&mut self.random, 1),
+            ],
+            _ => vec![Aim::new(kind, &mut self.random, self.segment_bytes)],
         };
         let fate = |aim: &Aim| Fate {
             aim: aim.clone(),
@@ -140,7 +204,10 @@ impl Together<'_> {
         let died = Instant::now();
         let left = self.members.all.iter().filter(|member| is_target(member));
         let left: Vec<u16> = left.map(|member| member.life).collect();
-        self.kill(&left, None)?;
+        if kind != Kind::CompactionPointOfSeveral {
+            self.kill(&left, None)?;
+        }
+        // Others have compacted meanwhile; who has not dies at that point when its turn comes.
         self.others_go_on(died)
     }
 
@@ -152,6 +219,9 @@ impl Together<'_> {
             self.pause(Duration::from_micros(time))?;
         }
         let readers_too = readers_too || self.random.bool();
+        if self.random.u8(..4) > 0 {
+            self.catch_compacting()?;
+        }
         self.kill_everybody(readers_too)?;
         self.look()
     }
@@ -170,6 +240,9 @@ impl Together<'_> {
         // Without a look between: what has to be mended is mended by those who open it now.
         self.gather(Vec::new())?;
         let readers_too = self.random.u8(..4) > 0;
+        if self.random.u8(..4) > 0 {
+            self.catch_compacting()?;
+        }
         self.kill_everybody(readers_too)?;
         let has_strace = self.settings.kinds.contains(&Kind::CallOfSeveral);
         let victims = self.random.u8(1..=self.processes);
@@ -248,6 +321,7 @@ impl Together<'_> {
             };
             let is_opening = member.fate.kind == Kind::OpeningOfSeveral && !member.was_open;
             let was = match kind {
+                _ if member.is_caught => Kind::CompactingOfSeveral,
                 Some(kind) => kind,
                 None if is_opening => Kind::OpeningOfSeveral,
                 None => Kind::OneOfSeveral,
@@ -255,7 +329,7 @@ impl Together<'_> {
             let hit = kind.is_some() || is_opening;
             let what = format!("child {life}, a {:?}, {:?}", member.role, member.fate.aim);
             let is_reader = matches!(member.role, Role::Reader(_));
-            self.tally.killed(was, hit, writing);
+            self.count(was, hit, writing, None);
             let reads = if is_reader { " and read" } else { "" };
             self.last = format!("{what}{reads}, one of {writing} that wrote: {}", was.name());
         }
