@@ -58,7 +58,9 @@ pub(crate) fn compact(
     timeout: Duration,
     progress: &mut dyn FnMut(CompactProgress) -> ControlFlow<()>,
 ) -> Result<CompactReport> {
-    compact_chosen(engine, timeout, &plan::everything, progress)
+    let segment_bytes = u64::from(engine.log.segment_bytes());
+    let choose = |candidates: &[Candidate]| plan::everything(candidates, segment_bytes);
+    compact_chosen(engine, timeout, &choose, progress)
 }
 
 /// The same, of what `choose` says.

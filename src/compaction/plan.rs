@@ -184,14 +184,18 @@ pub(crate) fn within_room(
     Ok(ids(&all))
 }
 
-/// The ids of all segments, if there is anything to be won by rewriting all of them.
-pub(crate) fn everything(candidates: &[Candidate]) -> Vec<u32> {
-    let is_done =
-        |candidate: &Candidate| candidate.is_compacted && candidate.live_bytes == candidate.bytes;
+/// The ids of all segments, if there is anything to be won by rewriting them.
+///
+/// Without those that are as long as compaction makes them, and of which all lives: what a run has
+/// made that was killed is not made again. Short ones are made one with the others.
+pub(crate) fn everything(candidates: &[Candidate], segment_bytes: u64) -> Vec<u32> {
+    let is_done = |one: &Candidate| one.is_compacted && one.live_bytes == one.bytes;
     if candidates.iter().all(is_done) {
         return Vec::new();
     }
-    candidates.iter().map(|candidate| candidate.id).collect()
+    let stays = |one: &&Candidate| is_done(one) && one.bytes >= segment_bytes / 2;
+    let rewritten: Vec<&Candidate> = candidates.iter().filter(|one| !stays(one)).collect();
+    ids(&rewritten)
 }
 
 #[cfg(test)]
@@ -361,10 +365,17 @@ mod tests {
 
     #[test]
     fn everything_is_rewritten_unless_it_was_and_nothing_has_changed() {
-        assert!(everything(&[compacted(1, 10, 10, 0)]).is_empty());
+        let everything = |all: &[Candidate]| everything(all, 20);
+        assert!(everything(&[compacted(1, 9, 9, 0)]).is_empty());
         assert!(everything(&[]).is_empty());
-        let all = [compacted(1, 10, 10, 0), of_log(2, 10, 10)];
+        let all = [compacted(1, 9, 9, 0), of_log(2, 10, 10)];
         assert_eq!(everything(&all), [1, 2]);
         assert_eq!(everything(&[compacted(1, 10, 9, 1)]), [1]);
+        let all = [
+            compacted(1, 10, 10, 0),
+            of_log(2, 10, 10),
+            compacted(3, 10, 9, 0),
+        ];
+        assert_eq!(everything(&all), [2, 3]);
     }
 }

@@ -7,6 +7,7 @@ mod basics;
 mod clients;
 mod closing;
 mod compaction;
+mod compaction_kills;
 mod crash;
 mod damage;
 mod disk_full;
