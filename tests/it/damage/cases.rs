@@ -59,9 +59,14 @@ impl<'f> Damage<'f> {
 
     /// Every bit of every file flipped, each by itself.
     pub(crate) fn bits(&mut self) {
+        self.few_bits(1);
+    }
+
+    /// One of so many bits of every file flipped, each by itself.
+    pub(crate) fn few_bits(&mut self, every: usize) {
         for file in self.files_that_count() {
             let bytes = self.fixture.bytes(&file);
-            for bit in 0..bytes.len() * 8 {
+            for bit in (0..bytes.len() * 8).step_by(every) {
                 let mut bytes = bytes.clone();
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 self.judge_one(&file, bytes, &|| format!("{file}: bit {bit} flipped"));

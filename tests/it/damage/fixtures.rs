@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use happystore::limits::KEY_BYTES_MAX;
 use happystore::vfs::Vfs;
-use happystore::vfs::sim::{Image, World};
+use happystore::vfs::sim::{Image, Random, World};
 use happystore::{Durability, Options, Raw, Result, Store};
 use std::sync::Arc;
 
@@ -269,6 +269,77 @@ pub(crate) fn one_after_the_mark() -> Fixture {
     builder.reopen_closed();
     builder.set("after", b"value");
     builder.killed("one after the mark")
+}
+
+/// Two compacted segments, with tombstones that are needed as long as the first segment stays, which is
+/// of the log and has hints too; behind them segments without hints, the last one closed cleanly.
+pub(crate) fn compacted() -> Fixture {
+    compacted_of(19)
+}
+
+/// The same, as another store.
+pub(crate) fn compacted_of(seed: u64) -> Fixture {
+    let mut builder = Builder::new(seed, 512);
+    for n in 0..7 {
+        builder.set(&format!("a{n}"), format!("old {n}").repeat(2).as_bytes());
+    }
+    for n in 0..3 {
+        builder.delete(&format!("a{n}"));
+    }
+    for n in 0..12 {
+        builder.set(
+            &format!("b{n:02}"),
+            format!("<{n}>").repeat(1 + n % 5).as_bytes(),
+        );
+        if n % 3 == 0 {
+            builder.delete(&format!("b{n:02}"));
+        }
+    }
+    builder.keep_manifest();
+    builder.store.compact_segments(|id| id > 1).unwrap();
+    // One key of each compacted segment stays as it is there.
+    for n in (5..16).filter(|n| *n != 10) {
+        builder.set(&format!("b{n:02}"), format!("new {n}").repeat(2).as_bytes());
+    }
+    builder.closed("compacted")
+}
+
+/// A store that lived, with what was compacted now and then, some segments at a time.
+pub(crate) fn compacted_at_random(seed: u64) -> Fixture {
+    let mut random = Random::new(seed);
+    let mut builder = Builder::new(seed, 512 << random.below(2));
+    builder.keep_manifest();
+    for step in 0..90 {
+        let key = format!("k{}", random.below(10));
+        match random.below(10) {
+            0..=5 => builder.set(&key, &vec![step; random.index(60)]),
+            6..=8 if builder.history.last().unwrap().contains_key(&key) => builder.delete(&key),
+            6..=8 => {}
+            _ => {
+                let mask = random.below(1 << 32);
+                let wanted = |id: u32| mask >> (id % 32) & 1 == 1;
+                builder.store.compact_segments(wanted).unwrap();
+            }
+        }
+    }
+    // What takes commits comes behind all that was compacted.
+    for n in 0..6 {
+        builder.set(&format!("last {n}"), &[7; 150]);
+    }
+    builder.killed("compacted at random")
+}
+
+/// Hints of several blocks: few keys, all of them long.
+pub(crate) fn long_hints() -> Fixture {
+    let mut builder = Builder::new(20, 32 << 10);
+    for n in 0..12 {
+        builder.set(&format!("{n:02}{}", "k".repeat(900)), b"value");
+    }
+    builder.delete(&format!("03{}", "k".repeat(900)));
+    builder.keep_manifest();
+    builder.store.compact_segments(|_| true).unwrap();
+    builder.set("last", b"value");
+    builder.closed("long hints")
 }
 
 /// A key at the limit.

@@ -29,6 +29,13 @@ fn fold(seed: u64) -> u32 {
     (seed ^ (seed >> 32)) as u32
 }
 
+/// The checksum of bytes at `offset` of a file of a segment, whose store's id is `store`.
+pub(crate) fn place_crc(store: &[u8], segment: u32, offset: usize, bytes: &[u8]) -> u32 {
+    let store = mix(u64_at(store, 0)) ^ u64_at(store, 8);
+    let place = mix(store ^ (u64::from(segment) << 32 | offset as u64));
+    crc(fold(place), bytes)
+}
+
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }

@@ -14,8 +14,12 @@
 )]
 
 mod cases;
+mod compacted;
 mod fixtures;
 mod format;
+mod hint_format;
+mod hint_lies;
+mod hints;
 mod hostile;
 mod open_store;
 mod verdict;

@@ -5,7 +5,7 @@ use happystore::vfs::sim::World;
 use happystore::{ErrorKind, Raw, Store};
 
 use super::fixtures::{DIRECTORY, Fixture, open};
-use super::fixtures::{active_only, nested_batches, sealed_segments};
+use super::fixtures::{active_only, compacted, nested_batches, sealed_segments};
 
 /// Reads every key in every way; how many values were refused as `Corrupt`.
 fn refused(store: &Store<Raw>, fixture: &Fixture, what: &dyn Fn() -> String) -> u64 {
@@ -78,8 +78,17 @@ fn flip_all(fixture: &Fixture) -> (u64, u64) {
 
 #[test]
 fn bits_flipped_under_an_open_store_never_make_a_wrong_value() {
-    let found = [active_only(), nested_batches(), sealed_segments()].map(|f| flip_all(&f));
-    assert_eq!(found, [(2256, 19376), (2944, 8448), (2400, 29984)]);
+    let all = [
+        active_only(),
+        nested_batches(),
+        sealed_segments(),
+        compacted(),
+    ];
+    let found = all.map(|fixture| flip_all(&fixture));
+    assert_eq!(
+        found,
+        [(2256, 19376), (2944, 8448), (2400, 29984), (3600, 8080)]
+    );
 }
 
 #[test]

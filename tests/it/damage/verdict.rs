@@ -185,7 +185,10 @@ fn read_only(world: &World) -> Result<Content, Error> {
         .vfs(world.process())
         .access(Access::ReadOnly)
         .open(DIRECTORY)?;
-    Ok(store.query().pairs()?.into_iter().collect())
+    let content = store.query().pairs()?.into_iter().collect();
+    // From hints a store is opened without a look at what is in its segments.
+    store.verify()?;
+    Ok(content)
 }
 
 /// The offset of a record that was not damaged, though it is of the last `less` commits or
