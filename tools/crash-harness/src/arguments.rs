@@ -299,6 +299,9 @@ pub(crate) enum Planted {
     EarlySight,
     /// Leaves a temporary file.
     Leftover,
+    /// Removes the oldest segment when a compaction has finished an output that replaces it, before any
+    /// manifest says so.
+    EarlyRemoval,
     /// Of several processes: reads the clock in one transaction, and moves it on in another.
     LostTurn,
     /// Of several processes: looks at one snapshot for ever.

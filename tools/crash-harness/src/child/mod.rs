@@ -61,7 +61,11 @@ pub(crate) fn run(arguments: &ChildArguments) -> ExitCode {
         watch: Mutex::new(Watch::new(arguments)),
     };
     shared.reporter.say(&Event::Hello(std::process::id()));
-    if let Err(error) = end::prepare(arguments) {
+    let planted = match arguments.planted {
+        Some(Planted::EarlyRemoval) => planted::remove_early(&arguments.store),
+        _ => Ok(()),
+    };
+    if let Err(error) = planted.and_then(|()| end::prepare(arguments)) {
         return crate::cannot(error);
     }
     let ended = match arguments.reads {

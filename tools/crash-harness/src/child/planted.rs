@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use happystore::{Error, Result, Store, Write};
+use happystore::{Error, Store, Write};
 
 use super::Shared;
 use crate::arguments::Planted;
@@ -20,7 +20,7 @@ pub(super) fn perform(
     store: &Store,
     operation: &Operation,
     shared: &Shared<'_>,
-) -> Result<Option<Outcome>> {
+) -> happystore::Result<Option<Outcome>> {
     let id = operation.id;
     let plain = (operation.form == Form::Plain).then(|| &operation.steps[0]);
     match (fault, plain) {
@@ -62,12 +62,12 @@ pub(super) fn perform(
     right(store, operation, shared).map(Some)
 }
 
-fn right(store: &Store, operation: &Operation, shared: &Shared<'_>) -> Result<Outcome> {
+fn right(store: &Store, operation: &Operation, shared: &Shared<'_>) -> happystore::Result<Outcome> {
     shared.perform(store, operation)
 }
 
 /// Takes the next position, and writes there in a transaction that has not read it.
-fn lost_turn(store: &Store, operation: &Operation) -> Result<Outcome> {
+fn lost_turn(store: &Store, operation: &Operation) -> happystore::Result<Outcome> {
     let id = operation.id;
     let position = next_position(store)?;
     store.transaction(|tx| {
@@ -75,6 +75,24 @@ fn lost_turn(store: &Store, operation: &Operation) -> Result<Outcome> {
             Write::set(tx, &key, &value(id, position, &key))?;
         }
         Ok(Outcome { found: 0, position })
+    })
+}
+
+/// Has the oldest segment removed as soon as a compaction has finished an output: most often it is one
+/// that is replaced, and a manifest too early.
+///
+/// # Errors
+/// What could not be armed, for people.
+pub(super) fn remove_early(store: &Path) -> Result<(), String> {
+    let store = store.to_owned();
+    fail::cfg_callback("compaction-finished", move || {
+        let files = std::fs::read_dir(&store).into_iter().flatten().flatten();
+        let files = files.map(|file| file.path());
+        let oldest = files
+            .filter(|path| path.extension().is_some_and(|end| end == "seg"))
+            .min();
+        // If it cannot be removed, the harness finds nothing, and says so.
+        let _ = oldest.map(std::fs::remove_file);
     })
 }
 

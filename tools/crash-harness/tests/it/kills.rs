@@ -144,6 +144,11 @@ fn a_value_seen_before_its_commit_is_caught() {
 }
 
 #[test]
+fn a_segment_that_is_removed_before_its_manifest_is_caught() {
+    assert_caught("early-removal", &["but it is gone"]);
+}
+
+#[test]
 fn a_temporary_file_that_is_left_is_caught() {
     assert_caught("leftover", &["is left after opening"]);
 }
