@@ -348,3 +348,12 @@ pub(crate) fn longest_key() -> Fixture {
     builder.set(&"k".repeat(KEY_BYTES_MAX), b"value");
     builder.killed("longest key")
 }
+
+/// The same, rewritten.
+pub(crate) fn longest_key_compacted() -> Fixture {
+    let mut builder = Builder::new(17, 256 << 10);
+    builder.set(&"k".repeat(KEY_BYTES_MAX), b"value");
+    builder.keep_manifest();
+    builder.store.compact_segments(|_| true).unwrap();
+    builder.closed("longest key, compacted")
+}

@@ -12,7 +12,9 @@ use happystore::vfs::sim::World;
 use happystore::{Compaction, Options, Raw, Store};
 
 use super::compacted::files;
-use super::fixtures::{Content, DIRECTORY, Fixture, compacted, compacted_of, long_hints};
+use super::fixtures::{
+    Content, DIRECTORY, Fixture, compacted, compacted_of, long_hints, longest_key_compacted,
+};
 use super::format::{put_u32, put_u64, u32_at, u64_at};
 use super::hint_format::{
     FOOTER, Hint, PREFIX, TOMBSTONE, blocks, ends, hints, seal, seal_footer, with_hints,
@@ -365,4 +367,29 @@ fn every_checksum_of_hints_counts_by_itself() {
         seal(bytes);
     };
     passed(&swapped, "blocks in the wrong order");
+    let parted = |bytes: &mut Vec<u8>| {
+        let all = blocks(bytes);
+        let second = u64_at(bytes, all[1]) as usize;
+        bytes.splice(second..second, [0; 24]);
+        for at in all[1..].iter().map(|at| at + 24) {
+            add_u64(bytes, at, 24);
+        }
+        add_u64(bytes, footer + 24 + 40, 24);
+        seal(bytes);
+    };
+    passed(&parted, "something between two blocks");
+}
+
+/// A key that is longer than any key, where its segment is long enough for it.
+#[test]
+fn a_hint_of_a_key_that_is_longer_than_any_key_is_passed_over() {
+    let fixture = longest_key_compacted();
+    let name = files(&fixture, ".hint")[0].clone();
+    let bytes = fixture.bytes(&name);
+    let mut lying = hints(&bytes);
+    assert_eq!(lying[0].key.len(), KEY_BYTES_MAX);
+    lying[0].key.push(b'k');
+    lying[0].value = 0;
+    let change = vec![(name.clone(), Some(with_hints(&bytes, &lying)))];
+    assert_passed_over(&fixture, &change, "a longer key");
 }
