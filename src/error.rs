@@ -69,17 +69,15 @@ pub enum Error {
 
     /// No space is left. Nothing has changed; reads go on; try again when space is free on the disk.
     ///
-    /// Batches that only delete go on for a while, from a reserve of at most
-    /// [`RESERVE_BYTES_MAX`](crate::limits::RESERVE_BYTES_MAX) bytes; but deleting keys frees no
-    /// space on the disk by itself. A smaller batch may still find room where a larger one did not.
+    /// Batches that only delete go on from a reserve ([`RESERVE_BYTES_MAX`](crate::limits::RESERVE_BYTES_MAX));
+    /// but that frees no space on the disk by itself. A smaller batch may still find room.
     #[error(
         "no space to allocate {needed_bytes} bytes for {path}: {source}; free space on the disk and try again"
     )]
     DiskFull {
         /// The file that was to grow.
         path: PathBuf,
-        /// How many bytes were asked for: for the batch, and for the reserve behind it. 0 where the
-        /// file itself could not be made.
+        /// How many bytes were asked for, with the reserve; 0 where the file could not be made.
         needed_bytes: u64,
         /// What the machine said.
         source: Arc<io::Error>,
@@ -280,6 +278,15 @@ pub enum Error {
         /// What it is instead.
         what: &'static str,
     },
+
+    /// A directory that no backup goes into. Nothing in it has changed.
+    #[error("no backup goes into {path}: {what}; choose an empty directory")]
+    NotABackup {
+        /// The directory.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
 }
 
 /// What kind of error it is; one for each variant of [`Error`].
@@ -313,6 +320,7 @@ pub enum ErrorKind {
     NotFound,
     AlreadyExists,
     NotAStore,
+    NotABackup,
 }
 
 impl Error {
@@ -342,6 +350,7 @@ impl Error {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::NotAStore { .. } => ErrorKind::NotAStore,
+            Self::NotABackup { .. } => ErrorKind::NotABackup,
         }
     }
 

@@ -111,4 +111,7 @@ pub use snapshot::Snapshot;
 pub use store::Store;
 pub use traits::{Read, Write};
 pub use transaction::{Transaction, TxOptions};
-pub use upkeep::{Stats, VerifyReport};
+pub use upkeep::{
+    BackupReport, Dump, DumpedEntry, DumpedKind, Holders, LostBytes, SalvageReport, SegmentStats,
+    Stats, VerifyReport, dump, salvage,
+};

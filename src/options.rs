@@ -100,8 +100,27 @@ pub(crate) struct Settings {
     pub(crate) segment_bytes: u64,
     pub(crate) verify_reads: bool,
     pub(crate) any_serializer: bool,
+    pub(crate) any_key_kind: bool,
     pub(crate) compaction: Compaction,
-    progress: Option<Progress>,
+    pub(crate) progress: Option<Progress>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            access: Access::default(),
+            create: Create::default(),
+            durability: Durability::default(),
+            lock_timeout: LOCK_TIMEOUT_DEFAULT,
+            label: "happystore".into(),
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            verify_reads: true,
+            any_serializer: false,
+            any_key_kind: false,
+            compaction: Compaction::default(),
+            progress: None,
+        }
+    }
 }
 
 impl Settings {
@@ -204,21 +223,9 @@ impl Options {
     /// The defaults: CBOR values, `str` keys, [`Access::Shared`], [`Create::IfMissing`],
     /// [`Durability::Sync`], five seconds of lock timeout, segments of 64 MiB.
     pub fn new() -> Self {
-        let settings = Settings {
-            access: Access::default(),
-            create: Create::default(),
-            durability: Durability::default(),
-            lock_timeout: LOCK_TIMEOUT_DEFAULT,
-            label: "happystore".into(),
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
-            verify_reads: true,
-            any_serializer: false,
-            compaction: Compaction::default(),
-            progress: None,
-        };
         Self {
             serializer: Cbor,
-            settings,
+            settings: Settings::default(),
             mapped_files: true,
             vfs: None,
             keys: std::marker::PhantomData,
@@ -287,6 +294,31 @@ impl<S: Serializer, K: Key + ?Sized> Options<S, K> {
     /// stays; values that do not decode are errors where they are read. Default: false.
     pub fn any_serializer(mut self, any: bool) -> Self {
         self.settings.any_serializer = any;
+        self
+    }
+
+    /// Opens a store of strings with keys of bytes all the same, for programs that look after any
+    /// store. Who writes to it then takes care that keys are UTF-8. Default: false.
+    ///
+    /// # Examples
+    /// ```
+    /// use happystore::{Create, Options, Raw, Store};
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("data");
+    /// Store::open(&path)?.set("a", &1)?;
+    /// let raw = Options::new()
+    ///     .serializer(Raw)
+    ///     .byte_keys()
+    ///     .any_serializer(true)
+    ///     .any_key_kind(true)
+    ///     .create(Create::Never)
+    ///     .open(&path)?;
+    /// assert_eq!(raw.get(b"a")?, Some(vec![1])); // as CBOR has it
+    /// # Ok::<(), happystore::Error>(())
+    /// ```
+    pub fn any_key_kind(mut self, any: bool) -> Self {
+        self.settings.any_key_kind = any;
         self
     }
 

@@ -58,7 +58,8 @@ impl Candidate {
         kept.saturating_add(kept / 8).saturating_add(hints)
     }
 
-    fn has_dead_share(&self, ratio: f64) -> bool {
+    /// Whether at least the share `ratio` of it is dead.
+    pub(crate) fn has_dead_share(&self, ratio: f64) -> bool {
         1.0 - self.live_share() >= ratio
     }
 

@@ -9,7 +9,8 @@ use super::open::Wanted;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::log::directory::Directory;
-use crate::log::{self, has_segments, manifest};
+use crate::log::leftovers::has_segments;
+use crate::log::{self, manifest};
 use crate::options::{Access, Create, Settings};
 use crate::vfs::{NodeKind, Vfs};
 

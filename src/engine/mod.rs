@@ -18,10 +18,12 @@
 //! which mean nothing without a living process.
 
 pub(crate) mod absorb;
+pub(crate) mod alone;
 mod baton;
 pub(crate) mod commit;
 pub(crate) mod compactor;
 mod create;
+pub(crate) mod cut;
 mod deferred;
 mod install;
 mod keeper;
@@ -42,7 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Holder, Result};
 use crate::format::manifest::KeyKind;
 use crate::index::{Horizon, Index};
 use crate::log::Log;
@@ -282,6 +284,18 @@ impl Engine {
         }
         self.check_poison()?;
         self.log.sync().map_err(|fault| self.failed(fault))
+    }
+
+    /// The processes that have the store open, and who of them may write now.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn holders(&self) -> Result<(Vec<u32>, Option<Holder>)> {
+        let processes = self.process_lock.processes()?;
+        // Who died while it wrote has left its name.
+        let is_there = |holder: &Holder| processes.contains(&holder.process_id);
+        let writer = self.process_lock.holder(self.vfs.as_ref());
+        Ok((processes.clone(), writer.filter(is_there)))
     }
 
     /// How many pins there are.

@@ -25,10 +25,11 @@ use crate::format::manifest::{KeyKind, Manifest};
 use crate::index::Index;
 use crate::log::directory::Directory;
 use crate::log::group_sync::{Number, Numbers};
+use crate::log::leftovers::{has_segments, remove_abandoned, remove_leftovers};
 use crate::log::shared::PageOf;
 use crate::log::tail::place;
 use crate::log::writer::Writer;
-use crate::log::{self, Log, has_segments, remove_abandoned, remove_leftovers};
+use crate::log::{self, Log};
 use crate::options::{Access, Create, OpenProgress, Settings};
 use crate::vfs::{DirectoryId, Locality, OpenMode, Vfs};
 
@@ -108,7 +109,8 @@ fn check_identity(
     settings: &Settings,
     wanted: &Wanted<'_>,
 ) -> Result<()> {
-    if key_kind != wanted.key_kind {
+    let is_any = settings.any_key_kind && wanted.key_kind == KeyKind::Bytes;
+    if key_kind != wanted.key_kind && !is_any {
         let (stored, asked) = (key_kind.name(), wanted.key_kind.name());
         return Err(Error::KeyKindMismatch {
             path: path.to_owned(),
@@ -287,7 +289,7 @@ fn join(
     let failures = shared.get(Number::Failures);
     // CRASH: the next one finds this, and recovers as well.
     shared.set_writing(true);
-    let (vfs, directory) = (log.vfs.as_ref(), &log.directory.path);
+    let (vfs, directory) = (log.vfs.as_ref(), &log.directory);
     remove_leftovers(vfs, directory, &manifest, false).map_err(|fault| fault.error)?;
     let index = Index::new();
     let writer = Recovery::new(&log, &index, settings, manifest).run()?;
@@ -317,7 +319,7 @@ fn read(
     log.stand_still();
     let (vfs, directory) = (log.vfs.clone(), log.directory.clone());
     let index = Index::new();
-    let recovered = remove_leftovers(vfs.as_ref(), &directory.path, &manifest, true)
+    let recovered = remove_leftovers(vfs.as_ref(), &directory, &manifest, true)
         .map_err(|fault| fault.error)
         .and_then(|()| Recovery::new(&log, &index, settings, manifest).run());
     // Somebody may have begun to write meanwhile: what is there is more than may be seen.

@@ -349,6 +349,18 @@ impl ProcessLock {
         state::read_holder(self.page.as_deref()?, vfs)
     }
 
+    /// The processes that have the directory open, as far as the machine tells.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn processes(&self) -> Result<Vec<u32>> {
+        let Some(open) = &self.open else {
+            return Ok(Vec::new());
+        };
+        open.lockers()
+            .map_err(|error| Error::io("look at the locks of", &self.paths[1], error))
+    }
+
     /// Whether another process waits for `LOCK`.
     pub(super) fn is_waited_for(&self, vfs: &dyn Vfs) -> bool {
         self.line(vfs).is_some_and(|line| line.is_waited_for())

@@ -25,12 +25,13 @@ use crate::format::manifest::{Manifest, SegmentEntry};
 use crate::index::Index;
 use crate::log::fault::Fault;
 use crate::log::group_sync::{Number, Numbers};
+use crate::log::leftovers::remove_leftovers;
 use crate::log::repair::{self, Tail};
 use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
 use crate::log::tail::place;
 use crate::log::writer::{Active, Writer};
-use crate::log::{Log, manifest, remove_leftovers};
+use crate::log::{Log, manifest};
 
 impl Engine {
     /// Sees to it that readers of this process see all that is published.
@@ -136,12 +137,7 @@ impl Engine {
         let generation = manifest.generation;
         take_manifest(log, cursor, manifest).map_err(Fault::harmless)?;
         log.shared().set_generation(generation);
-        remove_leftovers(
-            log.vfs.as_ref(),
-            &log.directory.path,
-            &cursor.manifest,
-            false,
-        )?;
+        remove_leftovers(log.vfs.as_ref(), &log.directory, &cursor.manifest, false)?;
         let horizon = self.horizon();
         let mut sink = Sink::new(&self.index, Readers::Some(&horizon));
         // CRASH: before the mark goes, so that the owner before comes here too.

@@ -118,6 +118,7 @@ pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod manifest;
 pub(crate) mod record;
+pub(crate) mod scraps;
 
 /// The version this crate writes, and the newest it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;

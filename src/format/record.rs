@@ -256,7 +256,7 @@ impl<'a> Entries<'a> {
 }
 
 /// The entry at the start of `bytes`, and its length.
-fn split_entry(bytes: &[u8]) -> Result<(EntryRef<'_>, usize), &'static str> {
+pub(super) fn split_entry(bytes: &[u8]) -> Result<(EntryRef<'_>, usize), &'static str> {
     let Some((head, rest)) = bytes.split_at_checked(ENTRY_LEN) else {
         return Err("an entry's header reaches beyond its record");
     };

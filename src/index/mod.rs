@@ -106,6 +106,11 @@ impl Index {
         self.keys.load(Ordering::Relaxed)
     }
 
+    /// How many versions it has of all keys: the newest ones, tombstones too, and older ones.
+    pub(crate) fn versions(&self) -> u64 {
+        self.points.versions() as u64
+    }
+
     /// About how much memory the index takes, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let waiting = self.lock_waiting().len() * size_of::<Waiting>();

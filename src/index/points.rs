@@ -255,6 +255,11 @@ impl Points {
         }
     }
 
+    /// How many versions all keys have.
+    pub(super) fn versions(&self) -> usize {
+        (0..SHARDS).map(|at| self.read(at).versions()).sum()
+    }
+
     /// How many bytes all shards take.
     pub(super) fn memory_bytes(&self) -> usize {
         (0..SHARDS).map(|at| self.read(at).memory_bytes()).sum()

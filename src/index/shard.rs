@@ -158,6 +158,11 @@ impl Shard {
             .shrink_to_fit(|&number| hasher.hash_one(slots.get(number).key()));
     }
 
+    /// How many versions the keys of the shard have.
+    pub(super) fn versions(&self) -> usize {
+        self.table.len() + self.older.len()
+    }
+
     /// How many bytes the shard takes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.table.allocation_size() + self.slots.memory_bytes() + self.older.memory_bytes()

@@ -204,6 +204,11 @@ impl Older {
         }
     }
 
+    /// How many older versions there are.
+    pub(super) fn len(&self) -> usize {
+        self.used
+    }
+
     /// How many bytes the pool takes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.places.capacity() * size_of::<Place>()

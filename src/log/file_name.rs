@@ -20,6 +20,15 @@ pub(crate) const STATE: &str = "STATE";
 /// The lock of whoever compacts.
 pub(crate) const COMPACT: &str = "COMPACT";
 
+/// In a backup: the manifest that the last backup into it wrote.
+pub(crate) const BACKUP: &str = "BACKUP";
+
+/// In a backup: the manifest that a backup which is not finished is going to write.
+pub(crate) const BACKUP_TEMPORARY: &str = "BACKUP.tmp";
+
+/// In a backup: a file that is being copied, or a mark that is being written.
+pub(crate) const COPY_TEMPORARY: &str = "COPY.tmp";
+
 const SEGMENT_SUFFIX: &str = ".seg";
 const HINTS_SUFFIX: &str = ".hint";
 const TEMPORARY_SUFFIX: &str = ".tmp";

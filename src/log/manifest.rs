@@ -16,27 +16,31 @@ use crate::vfs::{NodeKind, OpenMode, Vfs};
 
 /// Reads the manifest of `directory`; `None` if there is none.
 pub(crate) fn load(vfs: &dyn Vfs, directory: &Path) -> Result<Option<Manifest>> {
-    let path = directory.join(MANIFEST);
-    let read_error = |error| Error::io("read", &path, error);
-    match vfs.node(&path).map_err(read_error)? {
+    load_file(vfs, &directory.join(MANIFEST))
+}
+
+/// Reads the manifest in the file `path`; `None` if there is none.
+pub(crate) fn load_file(vfs: &dyn Vfs, path: &Path) -> Result<Option<Manifest>> {
+    let read_error = |error| Error::io("read", path, error);
+    match vfs.node(path).map_err(read_error)? {
         None => return Ok(None),
         Some(NodeKind::File) => {}
-        Some(_) => return Err(Error::corrupt(&path, 0, "it is no regular file")),
+        Some(_) => return Err(Error::corrupt(path, 0, "it is no regular file")),
     }
     let file = vfs
-        .open(&path, OpenMode::Read)
-        .map_err(|error| Error::io("open", &path, error))?;
+        .open(path, OpenMode::Read)
+        .map_err(|error| Error::io("open", path, error))?;
     let len = file.len().map_err(read_error)?;
     let Some(len) = usize::try_from(len)
         .ok()
         .filter(|_| len <= MANIFEST_BYTES_MAX)
     else {
-        return Err(Error::corrupt(&path, 0, "it is longer than any manifest"));
+        return Err(Error::corrupt(path, 0, "it is longer than any manifest"));
     };
     let bytes = file.view(0, len).map_err(read_error)?;
     match Manifest::decode(&bytes) {
         Ok(manifest) => Ok(Some(manifest)),
-        Err(defect) => Err(refuse(&path, &defect)),
+        Err(defect) => Err(refuse(path, &defect)),
     }
 }
 

@@ -13,8 +13,7 @@
 //! reads segments and syncs the tail.
 //!
 //! What a crash leaves: a torn record behind the tail, which [`repair`] zeroes; a segment that no
-//! manifest lists: of a roll-over, which [`remove_leftovers`] removes, or of compaction, which
-//! the next compaction does.
+//! manifest lists: of a roll-over, or of compaction, which [`leftovers`] removes.
 
 pub(crate) mod directory;
 pub(crate) mod fault;
@@ -22,6 +21,7 @@ pub(crate) mod file_name;
 pub(crate) mod group_sync;
 pub(crate) mod hints;
 pub(crate) mod hints_writer;
+pub(crate) mod leftovers;
 pub(crate) mod location;
 pub(crate) mod manifest;
 pub(crate) mod merge;
@@ -33,14 +33,12 @@ pub(crate) mod tail;
 pub(crate) mod writer;
 
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use crate::error::{Error, Result};
-use crate::format::header::{SEGMENT_HEADER_BYTES, SegmentKind};
 use crate::format::manifest::{Manifest, SegmentEntry};
 use crate::vfs::{OpenMode, Vfs};
 use directory::Directory;
@@ -371,127 +369,4 @@ pub(crate) fn find(segments: &[Arc<Segment>], id: u32) -> Option<&Arc<Segment>> 
         .binary_search_by_key(&id, |segment| segment.id)
         .ok()?;
     segments.get(at)
-}
-
-/// Removes what a crash left: an unfinished manifest, and the segment of a roll-over that no
-/// manifest lists. Who opens for reading only removes nothing, and refuses the same.
-///
-/// Segments of lower ids that are not listed are what compaction has retired, or is just making.
-///
-/// # Errors
-/// `Corrupt` if an unlisted segment holds records: no crash leaves that, an old manifest was put
-/// back; `Io`.
-pub(crate) fn remove_leftovers(
-    vfs: &dyn Vfs,
-    directory: &Path,
-    manifest: &Manifest,
-    read_only: bool,
-) -> Result<(), Fault> {
-    let list_error = |error| Fault::harmless(Error::io("list", directory, error));
-    for name in vfs.list(directory).map_err(list_error)? {
-        let path = directory.join(&name);
-        if name == file_name::MANIFEST_TEMPORARY {
-            if !read_only {
-                unlink(vfs, &path)?;
-            }
-        } else if let Some(id) = file_name::segment_id(&name)
-            && id < manifest.next_segment
-        {
-            refuse_newer(vfs, &path, id, manifest).map_err(Fault::harmless)?;
-        } else if file_name::segment_id(&name).is_some() {
-            refuse_records(vfs, &path).map_err(Fault::harmless)?;
-            if !read_only {
-                unlink(vfs, &path)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Removes what a compaction has left that was killed: files of segments that `manifest` does not
-/// list, though their ids were taken, and hints that were not finished. Nobody compacts meanwhile, and
-/// `manifest` is the newest: all that it lists is there.
-///
-/// # Errors
-/// `Io`.
-pub(crate) fn remove_abandoned(
-    vfs: &dyn Vfs,
-    directory: &Directory,
-    manifest: &Manifest,
-) -> Result<()> {
-    directory.check(vfs)?;
-    let names = vfs
-        .list(&directory.path)
-        .map_err(|error| Error::io("list", &directory.path, error))?;
-    let is_retired = |id: u32| id < manifest.next_segment && !manifest.lists(id);
-    for name in names {
-        let id = file_name::segment_id(&name).or_else(|| file_name::hints_id(&name));
-        if id.is_some_and(is_retired) || file_name::is_unfinished_hints(&name) {
-            remove(vfs, &directory.path.join(&name))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a file, if it is there.
-///
-/// # Errors
-/// `Io`.
-pub(crate) fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-    match vfs.unlink(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path, error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether `directory` holds segments.
-pub(crate) fn has_segments(vfs: &dyn Vfs, directory: &Path) -> Result<bool> {
-    let names = vfs
-        .list(directory)
-        .map_err(|error| Error::io("list", directory, error))?;
-    Ok(names
-        .iter()
-        .any(|name| file_name::segment_id(name).is_some()))
-}
-
-fn unlink(vfs: &dyn Vfs, path: &Path) -> Result<(), Fault> {
-    remove(vfs, path).map_err(Fault::harmless)
-}
-
-/// A segment of the log that is not listed any more is older than the one that takes records:
-/// compaction has retired it.
-fn refuse_newer(vfs: &dyn Vfs, path: &Path, id: u32, manifest: &Manifest) -> Result<()> {
-    if manifest.lists(id) {
-        return Ok(());
-    }
-    let last = manifest.log().last().map_or(0, |last| last.first_sequence);
-    match segment::peek(vfs, path)? {
-        Some(header) if header.kind == SegmentKind::Log && header.first_sequence > last => {
-            refuse_records(vfs, path)
-        }
-        // What is no segment was never finished.
-        _ => Ok(()),
-    }
-}
-
-/// An unlisted segment has nothing but zeros behind its header (invariant 1).
-fn refuse_records(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-    let read_error = |error| Error::io("read", path, error);
-    let file = vfs
-        .open(path, OpenMode::Read)
-        .map_err(|error| Error::io("open", path, error))?;
-    let mut first = [0; 4];
-    let got = file
-        .read_at(u64::from(SEGMENT_HEADER_BYTES), &mut first)
-        .map_err(read_error)?;
-    if first[..got].iter().any(|&byte| byte != 0) {
-        return Err(Error::corrupt(
-            path,
-            u64::from(SEGMENT_HEADER_BYTES),
-            "the segment holds records, but the manifest does not list it; an old manifest was put back",
-        ));
-    }
-    Ok(())
 }

@@ -96,7 +96,15 @@ fn zero(segment: &Segment, offset: u32, end: u32) -> Result<(), Fault> {
     Ok(())
 }
 
-fn end_of_nonzero(segment: &Segment, offset: u32, file_bytes: u32) -> Result<Option<u32>> {
+/// Behind the last byte from `offset` to `file_bytes` that is not zero; `None` if all are.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn end_of_nonzero(
+    segment: &Segment,
+    offset: u32,
+    file_bytes: u32,
+) -> Result<Option<u32>> {
     let mut end = file_bytes;
     while end > offset {
         let start = offset.max(end.saturating_sub(piece_u32()));

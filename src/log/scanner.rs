@@ -60,6 +60,70 @@ impl Record<'_> {
     }
 }
 
+/// The record that begins at `at` of `segment` and ends before `end`, if it is whole, whatever comes
+/// before it: for looking for what is whole among damage.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn salvage_record(
+    segment: &Segment,
+    at: u32,
+    end: u32,
+) -> Result<Result<Record<'_>, What>> {
+    let left = end.saturating_sub(at);
+    if left < RECORD_HEADER_BYTES {
+        return Ok(Err("the segment ends within a record's header"));
+    }
+    let place = segment.place(at);
+    let bytes = segment.view(at, RECORD_HEADER_BYTES as usize)?;
+    let Some(header) = RecordHeader::decode(place, &bytes) else {
+        return Ok(Err("there is no whole record header"));
+    };
+    if header.payload_bytes > left - RECORD_HEADER_BYTES {
+        return Ok(Err("a record reaches beyond its segment"));
+    }
+    if !header.payload_bytes.is_multiple_of(RECORD_ALIGN) || header.stamp.sequence > SEQUENCE_MAX {
+        return Ok(Err("nobody has written such a record"));
+    }
+    let payload = segment.view(at + RECORD_HEADER_BYTES, header.payload_bytes as usize)?;
+    if !header.verifies(payload_place(place), &payload) {
+        return Ok(Err("the checksum of a record is wrong"));
+    }
+    Ok(Ok(Record {
+        offset: at,
+        header,
+        payload,
+    }))
+}
+
+/// The header and the payload of the record of moved entries that begins at `at` of `segment` and ends
+/// before `end`, if the header is whole; the payload may be damaged.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn damaged_moved(
+    segment: &Segment,
+    at: u32,
+    end: u32,
+) -> Result<Option<(RecordHeader, Cow<'_, [u8]>)>> {
+    let left = end.saturating_sub(at);
+    if left < RECORD_HEADER_BYTES {
+        return Ok(None);
+    }
+    let bytes = segment.view(at, RECORD_HEADER_BYTES as usize)?;
+    let Some(header) = RecordHeader::decode(segment.place(at), &bytes) else {
+        return Ok(None);
+    };
+    if header.kind != RecordKind::Moved
+        || header.payload_bytes > left - RECORD_HEADER_BYTES
+        || !header.payload_bytes.is_multiple_of(RECORD_ALIGN)
+    {
+        return Ok(None);
+    }
+    let payload = segment.view(at + RECORD_HEADER_BYTES, header.payload_bytes as usize)?;
+    Ok(Some((header, payload)))
+}
+
 /// Why a record is not one.
 pub(crate) type What = &'static str;
 

@@ -160,6 +160,27 @@ impl Segment {
         Ok(Self::new(path, file, &header))
     }
 
+    /// Opens the file of a segment that is damaged, and was as `header` says but for its capacity, to
+    /// read what is whole. It has the length of the file then, as far as a segment can reach.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn open_as(vfs: &dyn Vfs, directory: &Path, header: &SegmentHeader) -> Result<Self> {
+        let path = file_name::segment(directory, header.segment);
+        let file = vfs
+            .open(&path, OpenMode::Read)
+            .map_err(|error| Error::io("open", &path, error))?;
+        let len = file
+            .len()
+            .map_err(|error| Error::io("read", &path, error))?;
+        let capacity = u32::try_from(len.min(SEGMENT_FILE_BYTES_MAX)).unwrap_or(u32::MAX);
+        let header = SegmentHeader {
+            capacity,
+            ..*header
+        };
+        Ok(Self::new(path, file, &header))
+    }
+
     fn new(path: PathBuf, file: Arc<dyn VfsFile>, header: &SegmentHeader) -> Self {
         file.map(u64::from(header.capacity));
         Self {

@@ -24,6 +24,9 @@ use crate::format::header::SEGMENT_HEADER_BYTES;
 pub struct Stats {
     /// Keys that are there; of commits that are appended and wait for their sync, too.
     pub keys: u64,
+    /// Versions of keys that the index keeps: the newest of each, and older ones, which somebody may
+    /// still see or whose place in memory was not needed since.
+    pub versions: u64,
     /// Bytes of the log that the index points to: newest versions, with 12 bytes each beside
     /// their keys and values.
     pub live_bytes: u64,
@@ -65,6 +68,7 @@ pub(crate) fn stats(engine: &Engine) -> Result<Stats> {
     let counters = &engine.counters;
     Ok(Stats {
         keys: engine.index.keys(),
+        versions: engine.index.versions(),
         live_bytes,
         dead_bytes: log_bytes.saturating_sub(live_bytes),
         segments: segments.len() as u64,

@@ -113,6 +113,15 @@ pub trait Vfs: Send + Sync + 'static {
     /// What the machine says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives the file `from` the second name `to`, where nothing is yet. Not durable before
+    /// [`VfsDirectory::sync`].
+    ///
+    /// # Errors
+    /// What the machine says; [`io::ErrorKind::Unsupported`] where a file has one name.
+    fn link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Removes a name. Not durable before [`VfsDirectory::sync`]; open files and mappings live on.
     ///
     /// # Errors
@@ -324,6 +333,23 @@ pub trait VfsFile: Send + Sync {
     /// What the machine says.
     fn is_named(&self, _path: &Path) -> io::Result<bool> {
         Ok(true)
+    }
+
+    /// The device and the inode, which two names of one file have in common; `None` where the
+    /// machine does not tell.
+    ///
+    /// # Errors
+    /// What the machine says.
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
+
+    /// The processes that hold a lock on the file, as far as the machine tells.
+    ///
+    /// # Errors
+    /// What the machine says.
+    fn lockers(&self) -> io::Result<Vec<u32>> {
+        Ok(Vec::new())
     }
 
     /// Reads into `out` from `offset`; fewer bytes than asked only at the end of the file.

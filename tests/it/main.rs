@@ -3,6 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at the real machine")]
 
 mod automatic;
+mod backup;
+mod backup_between;
+mod backup_crash;
 mod basics;
 mod clients;
 mod closing;
@@ -26,6 +29,7 @@ mod process_guards;
 mod process_kills;
 mod processes;
 mod queries;
+mod salvage;
 mod semantics;
 mod serializers;
 mod snapshots;

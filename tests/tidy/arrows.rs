@@ -79,7 +79,12 @@ const ARROWS: &[(&str, &[&str])] = &[
             "serializer",
         ],
     ),
-    ("upkeep", &["engine", "error", "format::header", "log"]),
+    (
+        "upkeep",
+        &[
+            "batch", "engine", "error", "format", "limits", "log", "options", "vfs",
+        ],
+    ),
     (
         "compaction",
         &[

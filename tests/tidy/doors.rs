@@ -23,7 +23,7 @@ const MACHINE: &[&str] = &[
 
 /// Names of files of a store, whole or in part.
 const FILE_NAMES: &[&str] = &[
-    ".seg", ".hint", "MANIFEST", "LOCK", "STATE", "OPEN", "COMPACT",
+    ".seg", ".hint", "MANIFEST", "LOCK", "STATE", "OPEN", "COMPACT", "BACKUP",
 ];
 
 /// Where names of files stand, and why.

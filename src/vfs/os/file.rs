@@ -236,6 +236,14 @@ impl VfsFile for OsFile {
         }
     }
 
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(system::file_identity(&self.file.metadata()?))
+    }
+
+    fn lockers(&self) -> io::Result<Vec<u32>> {
+        system::lockers(&self.file)
+    }
+
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
         self.read_fully(offset, out)
     }

@@ -55,6 +55,17 @@ pub(super) fn identity(path: &Path, _metadata: &Metadata) -> io::Result<(u64, u6
     Ok((0, hasher.finish()))
 }
 
+/// Not known here.
+pub(super) fn file_identity(_metadata: &Metadata) -> Option<(u64, u64)> {
+    None
+}
+
+/// Not known here.
+#[expect(clippy::unnecessary_wraps, reason = "other systems may fail")]
+pub(super) fn lockers(_file: &File) -> io::Result<Vec<u32>> {
+    Ok(Vec::new())
+}
+
 /// Not known here; taken for granted.
 pub(super) fn has_space(_metadata: &Metadata) -> bool {
     true

@@ -66,6 +66,62 @@ pub(super) fn identity(_path: &Path, metadata: &Metadata) -> io::Result<(u64, u6
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Device and inode of a file.
+#[expect(clippy::unnecessary_wraps, reason = "other systems do not tell")]
+pub(super) fn file_identity(metadata: &Metadata) -> Option<(u64, u64)> {
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// The processes that have locked `file` as a whole, by the kernel's list of all locks.
+///
+/// Some file systems show another device there than a file's own; but who has locked the file too
+/// finds its own line, and the device in that.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn lockers(file: &File) -> io::Result<Vec<u32>> {
+    let found = file.metadata()?;
+    let (major, minor) = (
+        rustix::fs::major(found.dev()),
+        rustix::fs::minor(found.dev()),
+    );
+    let list = std::fs::read_to_string("/proc/locks")?;
+    let (inode, me) = (found.ino().to_string(), std::process::id());
+    let locks: Vec<(u32, &str)> = list
+        .lines()
+        .filter_map(|line| {
+            // Its number, kind, `ADVISORY`, `READ` or `WRITE`, process, `device:inode`, range. Who
+            // waits has an arrow in the second place.
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let &[_, "FLOCK", _, _, process, place, ..] = words.as_slice() else {
+                return None;
+            };
+            let (device, of_inode) = place.rsplit_once(':')?;
+            // Processes of other containers have no number here.
+            let process = process.parse().ok().filter(|&process| process != 0)?;
+            (of_inode == inode).then_some((process, device))
+        })
+        .collect();
+    let mut devices: Vec<&str> = locks
+        .iter()
+        .filter(|(process, _)| *process == me)
+        .map(|(_, device)| *device)
+        .collect();
+    let own = format!("{major:02x}:{minor:02x}");
+    if devices.is_empty() {
+        devices.push(&own);
+    }
+    let here = locks.iter().filter(|(_, on)| devices.contains(on));
+    let mut processes: Vec<u32> = here.map(|(process, _)| *process).collect();
+    processes.sort_unstable();
+    processes.dedup();
+    Ok(processes)
+}
+
+/// Not known: these systems have no such list.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn lockers(_file: &File) -> io::Result<Vec<u32>> {
+    Ok(Vec::new())
+}
+
 /// Whether a file is more than a hole.
 pub(super) fn has_space(metadata: &Metadata) -> bool {
     metadata.blocks() > 0

@@ -16,6 +16,7 @@ pub enum Call {
     CreateDirAll,
     DirectoryId,
     Len,
+    Link,
     List,
     Locality,
     Node,
@@ -52,6 +53,7 @@ impl Call {
             | Self::View => true,
             Self::Allocate
             | Self::CreateDirAll
+            | Self::Link
             | Self::Open
             | Self::Rename
             | Self::SharedPage

@@ -117,6 +117,12 @@ impl Image {
         self.files.get_mut(&inode).map(Arc::make_mut)
     }
 
+    fn set_name(&mut self, directory: u64, name: &Arc<str>, inode: u64) {
+        if let Some(entries) = self.entries_mut(directory) {
+            entries.insert(name.clone(), inode);
+        }
+    }
+
     /// Does to this disk what `operation` does to the page cache.
     pub(super) fn apply(&mut self, operation: &Operation) {
         match operation {
@@ -135,10 +141,13 @@ impl Image {
             } => {
                 self.files.insert(*inode, Arc::default());
                 self.next_inode = self.next_inode.max(inode + 1);
-                if let Some(entries) = self.entries_mut(*directory) {
-                    entries.insert(name.clone(), *inode);
-                }
+                self.set_name(*directory, name, *inode);
             }
+            Operation::Link {
+                directory,
+                name,
+                inode,
+            } => self.set_name(*directory, name, *inode),
             Operation::Resize { inode, len_bytes } => {
                 if let Some(content) = self.content_mut(*inode) {
                     content.set_len(*len_bytes);

@@ -35,6 +35,15 @@ pub enum Operation {
         /// The file's inode.
         inode: u64,
     },
+    /// A file got another name.
+    Link {
+        /// The inode of the directory the name is in.
+        directory: u64,
+        /// The name there.
+        name: Arc<str>,
+        /// The file's inode.
+        inode: u64,
+    },
     /// A file's length changed; new bytes are zero.
     Resize {
         /// The file's inode.

@@ -245,6 +245,7 @@ impl Checker<'_> {
             } => self.acknowledge(*mark),
             Operation::Acknowledge { durable: false, .. }
             | Operation::MakeDirectory { .. }
+            | Operation::Link { .. }
             | Operation::PageStore { .. }
             | Operation::SyncFailed { .. } => {}
         }

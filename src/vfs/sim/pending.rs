@@ -108,6 +108,11 @@ impl CrashState {
                 self.durable.files.insert(*inode, Arc::default());
                 self.set_name(*directory, name, *inode);
             }
+            Operation::Link {
+                directory,
+                name,
+                inode,
+            } => self.set_name(*directory, name, *inode),
             Operation::Resize { inode, len_bytes } => {
                 self.add(*inode, Unit::Size(*len_bytes));
             }

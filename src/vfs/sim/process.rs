@@ -214,6 +214,26 @@ impl Vfs for Process {
             })
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.world
+            .change_call(self.id, Call::Link, |machine, fault| {
+                let (source, from) = split(machine, from)?;
+                let (directory, name) = split(machine, to)?;
+                let inode = named(machine, source, &from).ok_or(io::ErrorKind::NotFound)?;
+                if named(machine, directory, &name).is_some() {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                if part_of(fault) == FaultEffect::Done {
+                    machine.change(Operation::Link {
+                        directory,
+                        name,
+                        inode,
+                    });
+                }
+                answer(fault)
+            })
+    }
+
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.world
             .change_call(self.id, Call::Unlink, |machine, fault| {

@@ -48,6 +48,7 @@ impl Vfs for Hooked {
         node(path: &Path) -> io::Result<Option<NodeKind>>;
         list(directory: &Path) -> io::Result<Vec<String>>;
         rename(from: &Path, to: &Path) -> io::Result<()>;
+        link(from: &Path, to: &Path) -> io::Result<()>;
         unlink(path: &Path) -> io::Result<()>;
         directory_id(directory: &Path) -> io::Result<DirectoryId>;
         absolute(directory: &Path) -> io::Result<PathBuf>;
