@@ -10,7 +10,9 @@ use happystore::{Access, Store};
 use crate::backup::{check_prefix, commit, options};
 use crate::support::hooked::Hooked;
 
-/// The commits before, and those of the other process: some are compacted, some come after that.
+/// The commits before the opening and before the backup, and those in the middle of it: some are
+/// compacted, some come after that.
+const OPENED: u64 = 20;
 const BEFORE: u64 = 30;
 const COMPACTED: u64 = 50;
 const LAST: u64 = 60;
@@ -24,7 +26,7 @@ fn open(vfs: Arc<dyn Vfs>, path: &str, access: Access) -> Store {
 fn take(at: u64, access: Access) -> bool {
     let world = World::new(at);
     let other = open(world.process(), "/from", Access::Shared);
-    (1..=BEFORE).for_each(|number| commit(&other, number));
+    (1..=OPENED).for_each(|number| commit(&other, number));
     // Nobody keeps the lock for a later turn.
     other.close().unwrap();
     // Counts from when it is told to.
@@ -47,6 +49,11 @@ fn take(at: u64, access: Access) -> bool {
         hook: Arc::new(hook),
     });
     let store = open(hooked, "/from", access);
+    // So that there is something to catch up with, in the middle of which the other one comes.
+    let other = open(world.process(), "/from", Access::Shared);
+    (OPENED + 1..=BEFORE).for_each(|number| commit(&other, number));
+    other.compact().unwrap();
+    other.close().unwrap();
     calls.store(0, Ordering::SeqCst);
     let report = store.backup_to("/to").unwrap();
     let came = calls.swap(u64::MAX / 2, Ordering::SeqCst) >= at;
