@@ -39,9 +39,9 @@ impl Engine {
         loop {
             self.sync()?;
             if found.is_none() {
+                // Catches up, too. What the newest manifest lists had been published before it was
+                // there, so that some time the cursor gets there.
                 self.absorb()?;
-                // What the newest manifest lists had been published before it was there.
-                self.catch_up()?;
                 found = self.try_cut();
             }
             if let Some(cut) = &found
@@ -62,16 +62,13 @@ impl Engine {
         found.ok_or_else(|| self.closed_error())
     }
 
-    /// A cut where the cursor is; `None` if that is behind what was compacted.
+    /// A cut where the cursor is; `None` if that is in another segment than the manifest's active one.
+    ///
+    /// INVARIANT: a cursor in the active segment has walked over all that is finished, and compacted
+    /// segments have versions of finished ones alone: compaction seals before it begins.
     fn try_cut(&self) -> Option<Cut> {
         let cursor = self.cursor.take(self.vfs.as_ref());
         let (mut manifest, sequence) = (cursor.manifest.clone(), cursor.sequence);
-        let finished = manifest.segments.iter().filter(|entry| entry.is_sealed());
-        // A compacted segment may have versions of batches that are still to be walked over.
-        let newest = finished.map(|entry| entry.end.last_sequence).max();
-        if newest.is_some_and(|newest| newest > sequence) {
-            return None;
-        }
         let mut cut_segment = None;
         if let Some(last) = manifest.last_of_log()
             && last.state == SegmentState::Active
