@@ -12,12 +12,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::plan::{Policy, victims, within_room};
-use super::{Candidate, Election, Run, Step, candidates, sweep};
+use super::{Asked, Candidate, Election, Run, Step, candidates, sweep};
 use crate::engine::Engine;
 use crate::engine::absorb::hints_of_segment;
 use crate::engine::compactor::CompactionState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Manifest;
+use crate::log::file_name;
 use crate::options::Compaction;
 use crate::vfs::Next;
 
@@ -25,8 +26,10 @@ use crate::vfs::Next;
 /// taken in that late, and its space given back.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How long it waits for the writer lock before it lets others stop it.
+/// How long it waits for the writer lock before it lets others stop it: at first, and at most, where
+/// so many want it that it never has its turn.
 const PATIENCE: Duration = Duration::from_millis(10);
+const PATIENCE_MAX: Duration = Duration::from_millis(500);
 
 /// How long after each run others may begin with what they have to do.
 const BREATH: Duration = Duration::from_millis(20);
@@ -47,9 +50,12 @@ struct Automatic {
     rate_limit: Option<u64>,
     /// Whether it has removed what somebody who died before may have left.
     has_swept: bool,
-    /// What it is rewriting, and segments of runs that have met damage.
-    victims: Vec<u32>,
+    /// Segments that cannot be read.
     damaged: HashSet<u32>,
+    /// See [`PATIENCE`].
+    patience: Duration,
+    /// Until when it rests, whoever wakes it.
+    rests_until: Duration,
     /// How long it waits after the next failure, and until when after the last.
     retry: Duration,
     not_before: Duration,
@@ -63,6 +69,7 @@ pub(crate) fn start(engine: &Arc<Engine>, compaction: &Compaction) {
         dead_ratio: compaction.dead_ratio,
         dead_bytes: compaction.dead_bytes,
         segment_bytes: u64::from(engine.log.segment_bytes()),
+        is_partial: false,
     });
     let (weak, rate_limit) = (Arc::downgrade(engine), compaction.rate_limit_bytes);
     let start = Box::new(move || {
@@ -72,8 +79,9 @@ pub(crate) fn start(engine: &Arc<Engine>, compaction: &Compaction) {
             policy,
             rate_limit,
             has_swept: false,
-            victims: Vec::new(),
             damaged: HashSet::new(),
+            patience: PATIENCE,
+            rests_until: Duration::ZERO,
             retry: RETRY_MIN,
             not_before: Duration::ZERO,
         };
@@ -94,41 +102,67 @@ impl Automatic {
         let Some(engine) = self.engine.upgrade() else {
             return Next::Done;
         };
+        if let Some(left) = self.rest_left(&engine) {
+            return Next::After(left);
+        }
         let job = engine.compactor.take_job();
         let advanced = match job.and_then(|job| job.downcast::<Job>().ok()) {
             Some(job) => self.go_on(&engine, job),
             None => self.begin(&engine),
         };
         match advanced {
-            Ok(pause) => Next::After(pause),
-            Err(error) if is_only_late(&error) => Next::After(PATIENCE),
+            Ok(After::Work(pause)) => {
+                self.patience = PATIENCE;
+                self.rests_until = engine.vfs.monotonic().saturating_add(pause);
+                Next::After(pause.min(IDLE))
+            }
+            Ok(After::Nothing) => Next::After(IDLE),
+            Err(error) if is_only_late(&error) => {
+                self.patience = (self.patience * 2).min(PATIENCE_MAX);
+                Next::After(PATIENCE)
+            }
             Err(error) => {
-                tracing::warn!(path = %engine.identity.path.display(), %error, "compaction failed");
-                engine
-                    .compactor
-                    .set_state(CompactionState::Failed(error.kind()));
-                if error.kind() == ErrorKind::Corrupt {
-                    self.damaged.extend(self.victims.drain(..));
-                }
-                self.not_before = engine.vfs.monotonic().saturating_add(self.retry);
-                self.retry = (self.retry * 2).min(RETRY_MAX);
+                self.note_failure(&engine, &error);
                 Next::After(IDLE)
             }
         }
     }
 
-    /// Looks whether there is anything to do, and begins with it if nobody else has; how long until
-    /// the next step.
-    fn begin(&mut self, engine: &Arc<Engine>) -> Result<Duration> {
+    /// How long it has to rest still; what others have moved it takes in meanwhile.
+    fn rest_left(&self, engine: &Arc<Engine>) -> Option<Duration> {
+        let left = self.rests_until.saturating_sub(engine.vfs.monotonic());
+        if left.is_zero() {
+            return None;
+        }
+        // An error is met again, and told, when the rest is over.
+        let _ = engine.check_open().and_then(|()| engine.absorb());
+        Some(left.min(IDLE))
+    }
+
+    fn note_failure(&mut self, engine: &Engine, error: &Error) {
+        tracing::warn!(path = %engine.identity.path.display(), %error, "compaction failed");
+        let state = CompactionState::Failed(error.kind());
+        engine.compactor.set_state(state);
+        if let Error::Corrupt { path, .. } = error {
+            // The others are not to blame.
+            let name = path.file_name().and_then(|name| name.to_str());
+            self.damaged.extend(name.and_then(file_name::segment_id));
+        }
+        self.not_before = engine.vfs.monotonic().saturating_add(self.retry);
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+    }
+
+    /// Looks whether there is anything to do, and begins with it if nobody else has.
+    fn begin(&mut self, engine: &Arc<Engine>) -> Result<After> {
         if engine.check_open().is_err() {
-            return Ok(IDLE);
+            return Ok(After::Nothing);
         }
         // Of a store that takes no writes any more too: others' space is given back.
         engine.absorb()?;
         let is_mine_to_do = self.policy.is_some() && !engine.compactor.is_wanted();
         let is_too_soon = engine.vfs.monotonic() < self.not_before;
         if !is_mine_to_do || is_too_soon || engine.check_writable().is_err() {
-            return Ok(IDLE);
+            return Ok(After::Nothing);
         }
         if self.has_swept && self.work(engine, &engine.settled_manifest()?)?.is_none() {
             return Ok(self.rest(engine));
@@ -137,7 +171,7 @@ impl Automatic {
             return Ok(self.rest(engine));
         };
         if !self.has_swept {
-            sweep(engine, PATIENCE)?;
+            sweep(engine, self.patience)?;
             self.has_swept = true;
         }
         // Others may have done it meanwhile.
@@ -151,17 +185,17 @@ impl Automatic {
             Some(Work::Rewrite(ids)) => {
                 engine.compactor.set_state(CompactionState::Running);
                 // Whoever compacted before may have died since.
-                sweep(engine, PATIENCE)?;
-                self.victims.clone_from(&ids);
-                let run = Run::new(engine, manifest, &ids, PATIENCE)?;
-                engine.compactor.leave_job(Box::new(Job { run, election }));
-                Ok(Duration::ZERO)
+                sweep(engine, self.patience)?;
+                let run = Run::new(engine, manifest, &ids, Asked::ByItself, self.patience)?;
+                let job = Box::new(Job { run, election });
+                engine.compactor.leave_job(job);
+                Ok(After::Work(Duration::ZERO))
             }
         }
     }
 
     /// Notes that there is nothing to do.
-    fn rest(&mut self, engine: &Engine) -> Duration {
+    fn rest(&mut self, engine: &Engine) -> After {
         let state = if self.damaged.is_empty() {
             CompactionState::Idle
         } else {
@@ -169,50 +203,52 @@ impl Automatic {
         };
         engine.compactor.set_state(state);
         self.retry = RETRY_MIN;
-        IDLE
+        After::Nothing
     }
 
-    fn write_hints(&mut self, engine: &Engine, manifest: &Manifest, id: u32) -> Result<Duration> {
-        self.victims = vec![id];
+    fn write_hints(&self, engine: &Engine, manifest: &Manifest, id: u32) -> Result<After> {
         let mut listed = manifest.segments.iter();
         let Some(entry) = listed.find(|entry| entry.id == id) else {
-            return Ok(Duration::ZERO);
+            return Ok(After::Nothing);
         };
         let hints = hints_of_segment(engine, manifest, entry)?;
         // All of the segment was read for it.
-        Ok(self.pause(entry.end.len_bytes + hints.file_bytes()))
+        let bytes = entry.end.len_bytes + hints.file_bytes();
+        Ok(After::Work(self.pause(bytes).max(BREATH)))
     }
 
-    /// Goes on with `job`, and gives it up if it is done or somebody else wants to compact; how long
-    /// until the next step.
-    fn go_on(&mut self, engine: &Arc<Engine>, mut job: Box<Job>) -> Result<Duration> {
+    /// Goes on with `job`, and gives it up if it is done or somebody else wants to compact.
+    fn go_on(&mut self, engine: &Arc<Engine>, mut job: Box<Job>) -> Result<After> {
         if engine.check_writable().is_err() || engine.compactor.is_wanted() {
-            return Ok(Duration::ZERO);
+            return Ok(After::Nothing);
         }
         job.election.check()?;
+        job.run.set_patience(self.patience);
         let before = job.run.done().written_bytes;
         let step = job.run.step();
         let pause = self.pause(job.run.done().written_bytes.saturating_sub(before));
         match step {
             Ok(Step::Finished) => {
                 self.retry = RETRY_MIN;
-                return Ok(pause.max(BREATH));
+                return Ok(After::Work(pause.max(BREATH)));
             }
             Err(error) if !is_only_late(&error) => return Err(error),
             Ok(Step::More) | Err(_) => {}
         }
         engine.compactor.leave_job(job);
-        step.map(|_| pause)
+        step.map(|_| After::Work(pause))
     }
 
     /// What is to be done next.
     ///
     /// # Errors
     /// `DiskFull` if there is no room for it; `Io`.
-    fn work(&self, engine: &Engine, manifest: &Manifest) -> Result<Option<Work>> {
-        let Some(policy) = &self.policy else {
+    fn work(&mut self, engine: &Engine, manifest: &Manifest) -> Result<Option<Work>> {
+        let Some(policy) = &mut self.policy else {
             return Ok(None);
         };
+        self.damaged.retain(|id| manifest.lists(*id));
+        policy.is_partial = !self.damaged.is_empty();
         let mut candidates = candidates(engine, manifest);
         candidates.retain(|candidate| !self.damaged.contains(&candidate.id));
         let room_bytes = room(engine, policy)?;
@@ -224,12 +260,13 @@ impl Automatic {
             let unhinted = candidates.iter().find(is_unhinted);
             return Ok(unhinted.map(|candidate| Work::Hint(candidate.id)));
         }
-        // The keys of a segment with tombstones are read in order, which takes little memory from
-        // hints, and much without.
-        let of_victims = |candidate: &&Candidate| ids.contains(&candidate.id);
-        let mut with_tombstones = candidates.iter().filter(of_victims);
-        let unhinted = with_tombstones.find(|one| one.has_tombstones && is_unhinted(one));
-        if let Some(candidate) = unhinted {
+        // Tombstones are read in order, which takes little memory from hints; and hints of all others
+        // say whether they are needed.
+        let is_deleting = |one: &Candidate| one.has_tombstones && ids.contains(&one.id);
+        let mut unhinted = candidates.iter().filter(is_unhinted);
+        if candidates.iter().any(is_deleting)
+            && let Some(candidate) = unhinted.next()
+        {
             return Ok(Some(Work::Hint(candidate.id)));
         }
         match within_room(&candidates, &ids, room_bytes) {
@@ -271,6 +308,14 @@ struct Job {
 /// Whether somebody else had the writer lock: the next step goes on from there.
 fn is_only_late(error: &Error) -> bool {
     error.kind() == ErrorKind::LockTimeout
+}
+
+/// What a step leads to.
+enum After {
+    /// Something was done; so long it rests.
+    Work(Duration),
+    /// There was nothing to do.
+    Nothing,
 }
 
 /// What there is to do.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Candidate, Election, Run, Step, candidates, plan, sweep};
+use super::{Asked, Candidate, Election, Run, Step, candidates, plan, sweep};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 
@@ -93,7 +93,7 @@ pub(crate) fn compact_chosen(
         is_finished: true,
     };
     if !ids.is_empty() {
-        let mut run = Run::new(engine, manifest, &ids, timeout)?;
+        let mut run = Run::new(engine, manifest, &ids, Asked::ByHand, timeout)?;
         loop {
             election.check()?;
             let step = run.step()?;

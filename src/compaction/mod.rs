@@ -28,11 +28,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::absorb::{hints_of_segment, sorted_keys};
+use crate::engine::absorb::{found_hints, hints_of_segment, sorted_keys};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::format::manifest::{Manifest, SegmentEntry};
-use crate::limits::SEGMENT_FILE_BYTES_MAX;
+use crate::limits::{ALLOCATE_BYTES_MIN, SEGMENT_FILE_BYTES_MAX};
 use crate::log::hints::Hints;
 use crate::log::leftovers::{remove, remove_abandoned};
 use crate::log::location::Version;
@@ -161,18 +161,49 @@ pub(crate) enum Step {
     Finished,
 }
 
+/// Who has asked for a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Somebody; it may write hints that are missing.
+    ByHand,
+    /// Nobody: it writes no more than was reckoned with.
+    ByItself,
+}
+
+impl Asked {
+    /// The hints of a segment that stays; `None` if there are none: what is not known may need every
+    /// tombstone.
+    fn hints_of(
+        self,
+        engine: &Engine,
+        manifest: &Manifest,
+        entry: &SegmentEntry,
+    ) -> Result<Option<Hints>> {
+        let hints = match self {
+            Self::ByHand => hints_of_segment(engine, manifest, entry).map(Some),
+            Self::ByItself => found_hints(engine, manifest, entry),
+        };
+        match hints {
+            Err(Error::Corrupt { .. }) => Ok(None),
+            hints => hints,
+        }
+    }
+}
+
 /// One compaction: some segments that are rewritten.
 pub(crate) struct Run {
     engine: Arc<Engine>,
     manifest: Manifest,
+    asked: Asked,
     victims: Vec<Arc<Segment>>,
     victim_ids: HashSet<u32>,
     first_sequence: u64,
     source: Source,
     /// The key that is copied.
     key: Vec<u8>,
-    /// Of the finished segments that stay; looked at if there are tombstones.
-    staying: Option<Vec<Hints>>,
+    /// Of the finished segments that stay; looked at if there are tombstones. `None` for one that
+    /// cannot be asked.
+    staying: Option<Vec<Option<Hints>>>,
     output: Option<Output>,
     /// How the manifest is to list it, once it is finished.
     made: Option<SegmentEntry>,
@@ -192,6 +223,7 @@ impl Run {
         engine: &Arc<Engine>,
         manifest: Manifest,
         ids: &[u32],
+        asked: Asked,
         patience: Duration,
     ) -> Result<Self> {
         let segments = engine.log.segments();
@@ -211,6 +243,7 @@ impl Run {
         Ok(Self {
             engine: engine.clone(),
             manifest,
+            asked,
             victims,
             victim_ids,
             first_sequence,
@@ -222,6 +255,11 @@ impl Run {
             patience,
             finished_bytes: 0,
         })
+    }
+
+    /// Waits up to `patience` each time from now on.
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// How far it has come.
@@ -245,6 +283,9 @@ impl Run {
         }
         for _ in 0..STEP_KEYS {
             let Some((key, version)) = self.source.current() else {
+                if self.source.look_on() {
+                    return Ok(Step::More);
+                }
                 self.finish()?;
                 return Ok(Step::Finished);
             };
@@ -291,12 +332,16 @@ impl Run {
                 };
                 let hints = listed
                     .filter(stays)
-                    .map(|entry| hints_of_segment(&self.engine, &self.manifest, entry));
+                    .map(|entry| self.asked.hints_of(&self.engine, &self.manifest, entry));
                 none.insert(hints.collect::<Result<_>>()?)
             }
         };
         let mut is_needed = false;
         for hints in staying.iter() {
+            let Some(hints) = hints else {
+                is_needed = true;
+                continue;
+            };
             match hints.find(key)? {
                 Some(version) if version.sequence > sequence => return Ok(false),
                 Some(_) => is_needed = true,
@@ -334,7 +379,8 @@ impl Run {
         let left: u64 = self.victims.iter().map(live).sum();
         let segment_bytes = u64::from(self.engine.log.segment_bytes());
         let capacity = segment_bytes
-            .min(left.saturating_mul(2))
+            // Frames and hints of the few entries that may be left included.
+            .min(left.saturating_mul(2).saturating_add(ALLOCATE_BYTES_MIN))
             .max(Output::needed_bytes(key_len, version))
             .min(SEGMENT_FILE_BYTES_MAX);
         let id = Engine::reserve_segment(&self.engine, self.patience)?;

@@ -20,9 +20,9 @@ impl CompactionPause {
     /// Waits for whoever compacts up to `timeout`.
     ///
     /// # Errors
-    /// `LockTimeout`, `DiskFull`, `Io`; `Closed`, `Forked`.
+    /// `LockTimeout`, `DiskFull`, `Io`; what makes writes impossible.
     pub(crate) fn new(engine: &Arc<Engine>, timeout: Duration) -> Result<Self> {
-        engine.check_open()?;
+        engine.check_writable()?;
         engine.compactor.begin_wanting();
         let election = Election::wait(engine, timeout).inspect_err(|_| {
             engine.compactor.end_wanting();

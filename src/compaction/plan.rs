@@ -84,6 +84,9 @@ pub(crate) struct Policy {
     pub(crate) dead_bytes: u64,
     /// How long a segment may become.
     pub(crate) segment_bytes: u64,
+    /// Whether some finished segments are no candidates: then it is in vain to rewrite all others for
+    /// the sake of tombstones.
+    pub(crate) is_partial: bool,
 }
 
 /// How many short segments of compaction's there may be before they are made one.
@@ -119,6 +122,9 @@ pub(crate) fn victims(candidates: &[Candidate], policy: &Policy) -> Vec<u32> {
             // Once it is exceeded: so much that it is not soon exceeded again.
             most = bound - bound / 8;
             if count == all.len() || all[count].dead_bytes() == 0 {
+                if policy.is_partial {
+                    break;
+                }
                 // Tombstones that are needed take too much: they go with all that is old.
                 return ids(&all);
             }
@@ -179,6 +185,10 @@ pub(crate) fn within_room(
         left = left.saturating_sub(one.rewritten_bytes());
         is_room
     });
+    if all.len() < victims.len() {
+        // Tombstones go with all that is old, not with a part of it.
+        all.retain(|one| one.dead_bytes() > 0);
+    }
     if all.is_empty() {
         return Err(first_bytes);
     }
@@ -207,6 +217,7 @@ mod tests {
         dead_ratio: 0.5,
         dead_bytes: 100,
         segment_bytes: 1000,
+        is_partial: false,
     };
 
     fn of_log(id: u32, bytes: u64, live_bytes: u64) -> Candidate {
@@ -362,6 +373,19 @@ mod tests {
         assert_eq!(within_room(&all, &[1, 2, 3], 340 + 849), Ok(vec![1, 3]));
         assert_eq!(within_room(&all, &[1, 2, 3], 0), Ok(vec![3]));
         assert_eq!(within_room(&all, &[1, 2], 339), Err(340));
+    }
+
+    #[test]
+    fn where_not_all_can_be_rewritten_nothing_is_for_the_sake_of_tombstones() {
+        let all = [compacted(1, 2000, 2000, 0), compacted(2, 6000, 0, 6000)];
+        assert_eq!(victims(&all, &POLICY), [1, 2]);
+        assert_eq!(within_room(&all, &[1, 2], 1 << 20), Ok(vec![1, 2]));
+        assert_eq!(within_room(&all, &[1, 2], 5000), Err(4250));
+        let partial = Policy {
+            is_partial: true,
+            ..POLICY
+        };
+        assert!(victims(&all, &partial).is_empty());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::error::Result;
 use crate::log::location::Version;
 use crate::log::merge::Merge;
 
+/// How many pages are looked at in one go.
+const PAGES: usize = 16;
+
 /// How many keys of the index a page looks at, at most.
 const PAGE_KEYS: usize = 8 << 10;
 
@@ -40,6 +43,11 @@ struct Page {
 }
 
 impl Page {
+    /// Whether keys behind those it has are still to be looked for.
+    fn is_behind(&self) -> bool {
+        self.next == self.entries.len() && !self.is_last
+    }
+
     fn current(&self) -> Option<(&[u8], Version)> {
         let (end, version) = *self.entries.get(self.next)?;
         let begin = self.next.checked_sub(1).map_or(0, |at| self.entries[at].0);
@@ -71,8 +79,12 @@ impl Source {
         Ok(source)
     }
 
-    /// The key at this place, and its entry; `None` behind the last.
+    /// The key at this place, and its entry; `None` behind the last, or before it is found: see
+    /// [`Source::look_on`].
     pub(super) fn current(&self) -> Option<(&[u8], Version)> {
+        if self.page.is_behind() {
+            return None;
+        }
         match (self.page.current(), self.tombstones.current()) {
             (Some((living, _)), Some((deleted, version))) if deleted < living => {
                 Some((deleted, version))
@@ -104,19 +116,31 @@ impl Source {
         Ok(())
     }
 
+    /// Looks for the next key for a while longer; false if there is no more to look for.
+    pub(super) fn look_on(&mut self) -> bool {
+        let is_behind = self.page.is_behind();
+        if is_behind {
+            self.fill_page(false);
+        }
+        is_behind
+    }
+
     /// How many thousandths are done.
     pub(super) fn done_of_thousand(&self) -> u64 {
-        if self.current().is_none() {
+        if self.current().is_none() && !self.page.is_behind() {
             return 1000;
         }
         (self.seen_keys.saturating_mul(1000) / self.all_keys.max(1)).min(999)
     }
 
-    /// Walks on over the index until there is a key that lives in the victims.
+    /// Walks on over the index until there is a key that lives in the victims, but not too far.
     fn fill_page(&mut self, is_first: bool) {
         let page = &mut self.page;
         let mut is_first = is_first;
-        while page.next == page.entries.len() && !page.is_last {
+        for _ in 0..PAGES {
+            if !page.is_behind() {
+                break;
+            }
             page.keys.clear();
             page.entries.clear();
             page.next = 0;

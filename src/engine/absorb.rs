@@ -44,6 +44,21 @@ pub(crate) fn sorted_keys(
     }
 }
 
+/// The hints of a finished segment, if there are any.
+///
+/// # Errors
+/// `Corrupt`, `Io`.
+pub(crate) fn found_hints(
+    engine: &Engine,
+    manifest: &Manifest,
+    entry: &SegmentEntry,
+) -> Result<Option<Hints>> {
+    let log = &engine.log;
+    let segments = log.segments();
+    let of = hints_of(known(log, &segments, entry)?, manifest, entry)?;
+    Ok(Hints::open(log.vfs.as_ref(), &log.directory.path, &of))
+}
+
 /// The hints of a finished segment, which are written if there are none.
 ///
 /// # Errors
@@ -97,7 +112,9 @@ pub(super) fn cross_gap(
             continue;
         }
         let mut keys = sorted_keys(log, &manifest, entry)?;
+        let mut entry_bytes = 0;
         while let Some((key, version)) = keys.current() {
+            entry_bytes += version.entry_bytes(key.len());
             if version.sequence > cursor.sequence {
                 sink.put(key, version, &segments);
             } else {
@@ -105,7 +122,7 @@ pub(super) fn cross_gap(
             }
             keys.advance()?;
         }
-        note_finished(&segments, entry, keys.entry_bytes());
+        note_finished(&segments, entry, entry_bytes);
     }
     sink.sweep(|id| manifest.lists(id), sequence, &segments);
     cursor.unabsorbed.clear();
@@ -158,11 +175,13 @@ impl Engine {
         let segments = self.log.segments();
         let sink = Sink::new(&self.index, Readers::None);
         let mut keys = sorted_keys(&self.log, manifest, entry)?;
+        let mut entry_bytes = 0;
         while let Some((key, version)) = keys.current() {
+            entry_bytes += version.entry_bytes(key.len());
             sink.relocate(key, version, &segments);
             keys.advance()?;
         }
-        note_finished(&segments, entry, keys.entry_bytes());
+        note_finished(&segments, entry, entry_bytes);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SegmentEnd, SegmentState};
+use crate::log::Segments;
 use crate::log::group_sync::{Number, Numbers};
 use crate::log::segment::Segment;
 use crate::log::tail::position;
@@ -22,6 +23,8 @@ pub(crate) struct Cut {
     pub(crate) manifest: Manifest,
     /// The active segment, if there is one.
     pub(crate) active: Option<Arc<Segment>>,
+    /// All of them, which can be read though compaction removes their files.
+    pub(crate) segments: Arc<Segments>,
     /// The last batch within the cut.
     pub(crate) sequence: u64,
 }
@@ -84,6 +87,7 @@ impl Engine {
         Some(Cut {
             manifest,
             active: cut_segment,
+            segments: self.log.segments(),
             sequence,
         })
     }

@@ -57,11 +57,19 @@ impl<'a> Sink<'a> {
             count_live(segments, key, version, None);
             return;
         }
-        if let Some((location, is_newest)) = self.index.relocate(key, sequence, location)
-            && is_newest
-        {
-            let before = Version { sequence, location };
-            count_live(segments, key, version, Some(before));
+        // First: as soon as the index has the new place somebody may supersede what lies there, and
+        // count it as dead.
+        count_live(segments, key, version, None);
+        let before = match self.index.relocate(key, sequence, location) {
+            Some((before, true)) => before,
+            _ => location,
+        };
+        if let Some(segment) = find(segments, before.segment) {
+            let before = Version {
+                sequence,
+                location: before,
+            };
+            segment.remove_live(before.entry_bytes(key.len()));
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::file_name;
 use super::location::{Location, Version};
+use super::merge::Merge;
 use super::scanner::Scanner;
 use super::segment::Segment;
 use crate::error::{Error, Result};
@@ -206,20 +207,27 @@ impl Check {
 pub(crate) enum SortedKeys {
     /// From its hints.
     Hinted(HintedKeys),
-    /// From a walk over it.
-    Walked(WalkedKeys),
+    /// From a walk over a part of it.
+    Run(Run),
+    /// From a walk over several parts.
+    Runs(Box<Merge>),
 }
 
-/// A place in what a walk has found.
-pub(crate) struct WalkedKeys {
+/// How many keys a run has, and how many bytes they have, at most about. Pieces of this size go back
+/// to the machine when they are let go; of larger ones allocators keep what they had in all.
+const RUN_KEYS: usize = 8 << 10;
+const RUN_BYTES: usize = 512 << 10;
+
+/// Some keys that a walk has found, sorted.
+pub(crate) struct Run {
     bytes: Vec<u8>,
     entries: std::vec::IntoIter<WalkedKey>,
-    entry_bytes: u64,
 }
 
 /// Keys with their versions, as a walk finds them.
 #[derive(Default)]
 pub(crate) struct KeysInAnyOrder {
+    runs: Vec<Run>,
     bytes: Vec<u8>,
     entries: Vec<WalkedKey>,
 }
@@ -243,6 +251,54 @@ impl KeysInAnyOrder {
             end: self.bytes.len(),
             version,
         });
+        if self.entries.len() >= RUN_KEYS || self.bytes.len() >= RUN_BYTES {
+            self.end_run();
+        }
+    }
+
+    fn end_run(&mut self) {
+        let (bytes, entries) = (
+            std::mem::take(&mut self.bytes),
+            std::mem::take(&mut self.entries),
+        );
+        self.runs.push(Run::new(bytes, entries));
+    }
+}
+
+impl Run {
+    /// Of keys in any order, of which the newest version of each counts.
+    fn new(bytes: Vec<u8>, mut entries: Vec<WalkedKey>) -> Self {
+        let key = |entry: &WalkedKey| &bytes[entry.begin..entry.end];
+        // Most keys differ in a few bytes behind what all of them begin with.
+        let first = entries.first().map_or(&[][..], key);
+        let common = entries.iter().fold(first.len(), |common, entry| {
+            let same = first.iter().zip(key(entry)).take(common);
+            same.take_while(|(one, other)| one == other).count()
+        });
+        for entry in &mut entries {
+            let mut next = [0; 8];
+            let rest = &bytes[entry.begin + common..entry.end];
+            let len = rest.len().min(8);
+            next[..len].copy_from_slice(&rest[..len]);
+            entry.next_bytes = u64::from_be_bytes(next);
+        }
+        // The newest one of a key comes first, and the others go.
+        entries.sort_unstable_by(|one, other| {
+            let by_bytes = one.next_bytes.cmp(&other.next_bytes);
+            by_bytes
+                .then_with(|| key(one).cmp(key(other)))
+                .then_with(|| other.version.sequence.cmp(&one.version.sequence))
+        });
+        entries.dedup_by(|next, one| key(next) == key(one));
+        Self {
+            bytes,
+            entries: entries.into_iter(),
+        }
+    }
+
+    fn current(&self) -> Option<(&[u8], Version)> {
+        let next = self.entries.as_slice().first()?;
+        Some((&self.bytes[next.begin..next.end], next.version))
     }
 }
 
@@ -281,54 +337,17 @@ impl SortedKeys {
     }
 
     /// The first of `keys`, of which the newest version of each counts.
-    pub(crate) fn walked(keys: KeysInAnyOrder) -> Self {
-        let KeysInAnyOrder { bytes, mut entries } = keys;
-        let key = |entry: &WalkedKey| &bytes[entry.begin..entry.end];
-        // Most keys differ in a few bytes behind what all of them begin with.
-        let first = entries.first().map_or(&[][..], key);
-        let common = entries.iter().fold(first.len(), |common, entry| {
-            let same = first.iter().zip(key(entry)).take(common);
-            same.take_while(|(one, other)| one == other).count()
-        });
-        for entry in &mut entries {
-            let mut next = [0; 8];
-            let rest = &bytes[entry.begin + common..entry.end];
-            let len = rest.len().min(8);
-            next[..len].copy_from_slice(&rest[..len]);
-            entry.next_bytes = u64::from_be_bytes(next);
-        }
-        // The newest one of a key comes first, and the others go.
-        entries.sort_unstable_by(|one, other| {
-            let by_bytes = one.next_bytes.cmp(&other.next_bytes);
-            by_bytes
-                .then_with(|| key(one).cmp(key(other)))
-                .then_with(|| other.version.sequence.cmp(&one.version.sequence))
-        });
-        entries.dedup_by(|next, one| key(next) == key(one));
-        let len = |one: &WalkedKey| one.version.entry_bytes(one.end - one.begin);
-        let entry_bytes = entries.iter().map(len).sum();
-        Self::Walked(WalkedKeys {
-            bytes,
-            entries: entries.into_iter(),
-            entry_bytes,
-        })
-    }
-
-    /// The length of the entries of all keys, in bytes.
-    pub(crate) fn entry_bytes(&self) -> u64 {
-        match self {
-            Self::Walked(keys) => keys.entry_bytes,
-            Self::Hinted(keys) => keys.hints.entry_bytes(),
-        }
+    pub(crate) fn walked(mut keys: KeysInAnyOrder) -> Self {
+        keys.end_run();
+        let runs = keys.runs.into_iter().map(Self::Run);
+        Self::Runs(Box::new(Merge::new(runs.collect())))
     }
 
     /// The key at this place; `None` behind the last.
     pub(crate) fn current(&self) -> Option<(&[u8], Version)> {
         match self {
-            Self::Walked(keys) => {
-                let next = keys.entries.as_slice().first()?;
-                Some((&keys.bytes[next.begin..next.end], next.version))
-            }
+            Self::Run(run) => run.current(),
+            Self::Runs(runs) => runs.current(),
             Self::Hinted(keys) => {
                 let (end, version) = keys.found?;
                 Some((keys.bytes.get(keys.at + HINT_BYTES..end)?, version))
@@ -342,10 +361,11 @@ impl SortedKeys {
     /// `Corrupt`, `Io`.
     pub(crate) fn advance(&mut self) -> Result<()> {
         match self {
-            Self::Walked(keys) => {
-                keys.entries.next();
+            Self::Run(run) => {
+                run.entries.next();
                 Ok(())
             }
+            Self::Runs(runs) => runs.advance(),
             Self::Hinted(keys) => {
                 if let Some((end, _)) = keys.found.take() {
                     keys.at = end;

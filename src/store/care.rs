@@ -135,7 +135,7 @@ impl<S: Serializer, K: Key + ?Sized> Store<S, K> {
     ///
     /// # Errors
     /// `LockTimeout` if another process goes on compacting, or holds a pause; `DiskFull`, `Io`;
-    /// `Closed`, `Forked`.
+    /// `ReadOnly`, `Poisoned`, `Closed`, `Forked`.
     ///
     /// # Examples
     /// ```

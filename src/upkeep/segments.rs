@@ -11,6 +11,10 @@ use crate::vfs::OpenMode;
 /// Figures about one segment; made by [`Store::segments`](crate::Store::segments).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact apart from the others"
+)]
 pub struct SegmentStats {
     /// Its id, which names its file.
     pub id: u32,

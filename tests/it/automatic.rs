@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use happystore::vfs::Vfs;
 use happystore::vfs::sim::World;
+use happystore::vfs::{OpenMode, Vfs};
 use happystore::{Access, Compaction, CompactionState, Durability, ErrorKind, Options, Store};
 
 use crate::support::refused;
@@ -217,7 +217,13 @@ fn no_more_is_written_in_a_second_than_was_allowed() {
     set(&store, 0..1000, 2, 100);
     let begun = world.now();
     let mut idle = 0;
-    while idle < 3 {
+    for round in 0.. {
+        if round < 30 {
+            // Each segment that is finished wakes it.
+            set(&store, 0..200, 3, 100);
+        } else if idle == 3 {
+            break;
+        }
         world.advance(Duration::from_millis(100));
         world.run_background();
         let is_idle = store.stats().unwrap().compaction == CompactionState::Idle;
@@ -243,6 +249,70 @@ fn hints_and_compacted_bytes(world: &World) -> u64 {
 }
 
 #[test]
+fn segments_of_one_short_entry_become_one() {
+    let world = World::new(1);
+    let store = open_with(world.process(), Compaction::manual());
+    let newest = || {
+        let names = world.image_now().list("/d").into_iter();
+        let ids = names.filter_map(|name| name.strip_suffix(".seg")?.parse::<u32>().ok());
+        ids.max().unwrap_or(0)
+    };
+    for n in 0..12_u8 {
+        let before = newest();
+        store.set(&format!("{n:x}"), &vec![n]).unwrap();
+        store.compact_segments(|id| id >= before).unwrap();
+    }
+    assert!(store.stats().unwrap().segments > 9);
+    store.close().unwrap();
+    let store = open(world.process());
+    rest(&world);
+    assert!(store.stats().unwrap().segments < 4);
+    assert_eq!(store.stats().unwrap().compaction, CompactionState::Idle);
+    assert_eq!(store.query().count().unwrap(), 12);
+}
+
+#[test]
+fn a_damaged_segment_keeps_no_other_from_being_compacted() {
+    let world = World::new(1);
+    let store = open(world.process());
+    set(&store, 0..800, 1, 200);
+    // With hints, opening does not look at what is damaged.
+    rest(&world);
+    store.close().unwrap();
+    let store = open_with(world.process(), Compaction::manual());
+    for n in (0..800).filter(|n| n % 3 > 0) {
+        set(&store, n..n + 1, 2, 200);
+    }
+    store.close().unwrap();
+    let before = file_bytes(&world);
+    let path = Path::new("/d/00000001.seg");
+    let bytes = world.image_now().read(path).unwrap();
+    // Within the first value, which lives.
+    let at = bytes
+        .windows(150)
+        .position(|bytes| bytes == [1; 150])
+        .unwrap() as u64;
+    let file = world.process().open(path, OpenMode::Write).unwrap();
+    file.write_at(at + 20, &[9]).unwrap();
+    let store = open(world.process());
+    for _ in 0..4 {
+        rest(&world);
+    }
+    let state = store.stats().unwrap().compaction;
+    assert_eq!(state, CompactionState::Failed(ErrorKind::Corrupt));
+    assert!(world.image_now().read(path).is_some());
+    assert!(file_bytes(&world) < before, "{before}");
+    let names = world.image_now().list("/d");
+    let old = (2..10).filter(|id| names.contains(&format!("{id:08}.seg")));
+    assert_eq!(old.count(), 0, "{names:?}");
+    assert_eq!(
+        refused(store.get::<Vec<u8>>("k0000")).kind(),
+        ErrorKind::Corrupt
+    );
+    assert_eq!(store.get("k0799").unwrap(), Some(vec![2_u8; 200]));
+}
+
+#[test]
 fn who_does_not_compact_says_so() {
     let world = World::new(1);
     let manual = open_with(world.process(), Compaction::manual());
@@ -250,6 +320,8 @@ fn who_does_not_compact_says_so() {
     let options = Options::new().vfs(world.process());
     let reader: Store = options.access(Access::ReadOnly).open("/d").unwrap();
     assert_eq!(reader.stats().unwrap().compaction, CompactionState::Off);
+    let paused = refused(reader.pause_compaction());
+    assert_eq!(paused.kind(), ErrorKind::ReadOnly);
 }
 
 /// Of so many keys that several threads load them, where there are processors.

@@ -244,24 +244,13 @@ impl Target<'_> {
         }
         if was.is_none() {
             self.remove(&to)?;
-            match vfs.link(&from, &to) {
-                Ok(()) => {
-                    self.report.linked += 1;
-                    return self.bring_hints(entry.id, true).map(|()| Outcome::Whole);
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    let newest = self.engine.log.load_manifest()?;
-                    if newest.generation > cut.manifest.generation {
-                        return Ok(Outcome::Outrun);
-                    }
-                    return Err(Error::io("link", &from, error));
-                }
-                // Another file system, say.
-                Err(_) => {}
+            if vfs.link(&from, &to).is_ok() {
+                self.report.linked += 1;
+                return self.bring_hints(entry.id, true).map(|()| Outcome::Whole);
             }
+            // Another file system, say; or compaction has removed it, and it is open still.
         }
-        let segments = self.engine.log.segments();
-        let Some(segment) = find(&segments, entry.id) else {
+        let Some(segment) = find(&cut.segments, entry.id) else {
             return Ok(Outcome::Outrun);
         };
         self.copy(segment, entry)?;
