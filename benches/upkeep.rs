@@ -86,10 +86,10 @@ fn scan_cold(directory: &TempDir) -> Option<f64> {
 fn tell_cold(what: &str, rate: Option<f64>) {
     match rate {
         Some(rate) => {
-            println!("{what}, from the disk: the first 20,000 of a scan {rate:.0} entries/s")
+            println!("{what}, from the disk: the first 20,000 of a scan {rate:.0} entries/s");
         }
         None => {
-            println!("SKIPPED: {what}, from the disk: only root may empty the machine's memory")
+            println!("SKIPPED: {what}, from the disk: only root may empty the machine's memory");
         }
     }
 }
