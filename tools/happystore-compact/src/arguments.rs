@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 /// Compacts a store: rewrites what lives, and gives the space of all else back.
 ///
@@ -12,12 +13,7 @@ use clap::{Args, Parser, Subcommand};
 /// Exit code: 0 if all was done, 1 if it could not be done, 2 if the arguments are wrong, 3 if damage
 /// was found (`verify`, `salvage`), 130 if it was interrupted.
 #[derive(Debug, Parser)]
-#[command(
-    name = "happystore-compact",
-    version,
-    args_conflicts_with_subcommands = true,
-    arg_required_else_help = true
-)]
+#[command(name = "happystore-compact", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) task: Option<Task>,
@@ -28,6 +24,25 @@ pub(crate) struct Arguments {
     /// Tell programs instead of people: JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+impl Arguments {
+    /// Those of this process; ends it if they are wrong.
+    pub(crate) fn of_process() -> Self {
+        let arguments = Self::parse();
+        let compact = &arguments.compact;
+        let compacts = arguments.path.is_some()
+            || compact.dry_run
+            || compact.min_dead.is_some()
+            || compact.rate_limit.is_some();
+        if arguments.task.is_some() && compacts {
+            let what = "a path or an option of compacting stands before a command";
+            Self::command()
+                .error(ErrorKind::ArgumentConflict, what)
+                .exit();
+        }
+        arguments
+    }
 }
 
 /// How it is compacted.

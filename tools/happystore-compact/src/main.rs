@@ -15,7 +15,6 @@ mod stats;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use happystore::{Access, Compaction, Create, Error, Options, Raw, Store};
 
 use arguments::{Arguments, Task};
@@ -25,7 +24,7 @@ use output::{Outcome, Output};
 type RawStore = Store<Raw, [u8]>;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     let output = Output::new(arguments.json);
     match run(&arguments, &output) {
         Ok(outcome) => outcome.into(),

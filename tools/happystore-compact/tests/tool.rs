@@ -275,6 +275,13 @@ fn who_asks_for_nonsense_is_told() {
     let path = directory.path();
     let refused = tool().arg(path).args(["--min-dead", "2"]).output().unwrap();
     assert_eq!(code(&refused), 2);
+    let before = tool().arg("--dry-run").arg("stats").arg(path).output();
+    assert_eq!(code(&before.unwrap()), 2);
+    let store = path.join("store");
+    drop(make(&store));
+    // Wherever it stands.
+    let first = tool().arg("--json").arg("stats").arg(&store).output();
+    assert!(text(&first.unwrap()).starts_with('{'));
     let help = text(&run([at("--help")]));
     assert!(
         help.contains("Exit code: 0") && help.contains("salvage"),
