@@ -37,6 +37,9 @@ const BREATH: Duration = Duration::from_millis(20);
 /// How much free space it leaves to others, beside a segment.
 const SPARED_BYTES: u64 = 1 << 20;
 
+/// From how many bytes on a segment takes long to be read.
+const LONG_BYTES: u64 = 1 << 20;
+
 /// How long after a failure it tries again, at first and at most.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_mins(1);
@@ -214,7 +217,13 @@ impl Automatic {
         let hints = hints_of_segment(engine, manifest, entry)?;
         // All of the segment was read for it.
         let bytes = entry.end.len_bytes + hints.file_bytes();
-        Ok(After::Work(self.pause(bytes).max(BREATH)))
+        // Many short ones are done soon; between long ones others have their turn.
+        let breath = if bytes < LONG_BYTES {
+            Duration::ZERO
+        } else {
+            BREATH
+        };
+        Ok(After::Work(self.pause(bytes).max(breath)))
     }
 
     /// Goes on with `job`, and gives it up if it is done or somebody else wants to compact.

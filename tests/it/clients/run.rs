@@ -389,7 +389,8 @@ impl Plan {
     ) -> Result<(), String> {
         let is_kill = matches!(self.taste.trouble, Trouble::Kill { .. });
         if is_kill {
-            // Who has kept the writer lock for nothing gives it up.
+            // Who compacts comes to an end, and who has kept the writer lock for nothing gives it up.
+            rest(world);
             for _ in 0..50 {
                 world.advance(Duration::from_millis(2));
                 world.run_background();
