@@ -57,11 +57,10 @@ struct Automatic {
     damaged: HashSet<u32>,
     /// See [`PATIENCE`].
     patience: Duration,
-    /// Until when it rests, whoever wakes it.
+    /// Until when it rests, whoever wakes it: after work that is limited, and after a failure.
     rests_until: Duration,
-    /// How long it waits after the next failure, and until when after the last.
+    /// How long it rests after the next failure.
     retry: Duration,
-    not_before: Duration,
 }
 
 /// Has the worker of `engine` started as soon as there is something to look at. If no thread can be
@@ -86,7 +85,6 @@ pub(crate) fn start(engine: &Arc<Engine>, compaction: &Compaction) {
             patience: PATIENCE,
             rests_until: Duration::ZERO,
             retry: RETRY_MIN,
-            not_before: Duration::ZERO,
         };
         let step = Box::new(move || state.step());
         let spawned = engine.vfs.spawn("happystore-compact", step);
@@ -151,7 +149,7 @@ impl Automatic {
             let name = path.file_name().and_then(|name| name.to_str());
             self.damaged.extend(name.and_then(file_name::segment_id));
         }
-        self.not_before = engine.vfs.monotonic().saturating_add(self.retry);
+        self.rests_until = engine.vfs.monotonic().saturating_add(self.retry);
         self.retry = (self.retry * 2).min(RETRY_MAX);
     }
 
@@ -163,8 +161,7 @@ impl Automatic {
         // Of a store that takes no writes any more too: others' space is given back.
         engine.absorb()?;
         let is_mine_to_do = self.policy.is_some() && !engine.compactor.is_wanted();
-        let is_too_soon = engine.vfs.monotonic() < self.not_before;
-        if !is_mine_to_do || is_too_soon || engine.check_writable().is_err() {
+        if !is_mine_to_do || engine.check_writable().is_err() {
             return Ok(After::Nothing);
         }
         if self.has_swept && self.work(engine, &engine.settled_manifest()?)?.is_none() {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Manifest, SegmentEnd, SegmentState};
-use crate::log::Segments;
 use crate::log::group_sync::{Number, Numbers};
 use crate::log::segment::Segment;
 use crate::log::tail::position;
+use crate::log::{Log, Segments, find};
 
 /// How long between two tries.
 const RETRY: Duration = Duration::from_millis(1);
@@ -27,6 +27,16 @@ pub(crate) struct Cut {
     pub(crate) segments: Arc<Segments>,
     /// The last batch within the cut.
     pub(crate) sequence: u64,
+}
+
+impl Cut {
+    /// The segment that the manifest lists as `id`.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not open: the cursor has all open that its manifest lists.
+    pub(crate) fn segment(&self, log: &Log, id: u32) -> Result<&Arc<Segment>> {
+        find(&self.segments, id).ok_or_else(|| log.gone(id, 0))
+    }
 }
 
 impl Engine {

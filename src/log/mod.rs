@@ -247,7 +247,8 @@ impl Log {
         Ok(manifest)
     }
 
-    fn gone(&self, id: u32, offset: u32) -> Error {
+    /// The error for what lay at `offset` of a segment that is gone.
+    pub(crate) fn gone(&self, id: u32, offset: u32) -> Error {
         let path = file_name::segment(&self.directory.path, id);
         Error::corrupt(&path, u64::from(offset), "the segment is gone")
     }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Outcome, PIECE_BYTES, Target, piece};
+use super::{PIECE_BYTES, Target, piece};
 use crate::engine::Engine;
 use crate::engine::cut::Cut;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::format::manifest::{Manifest, SegmentState};
 use crate::format::record::RecordKind;
 use crate::log::scanner::Scanner;
 use crate::log::segment::Segment;
-use crate::log::{file_name, find, manifest};
+use crate::log::{file_name, manifest};
 use crate::vfs::{NodeKind, OpenMode, Vfs, VfsFile};
 
 /// The manifest of the backup that is in `path`, if there is one, as the backup wrote it.
@@ -67,9 +67,9 @@ impl Target<'_> {
     ///
     /// # Errors
     /// `NotABackup`; `Io`.
-    pub(super) fn check_history(&self, cut: &Cut) -> Result<Outcome> {
+    pub(super) fn check_history(&self, cut: &Cut) -> Result<()> {
         let Some(before) = &self.before else {
-            return Ok(Outcome::Whole);
+            return Ok(());
         };
         let path = &self.directory.path;
         let last = |manifest: &Manifest| {
@@ -79,15 +79,12 @@ impl Target<'_> {
         if last(before) > cut.sequence {
             return Err(refuse(path, "it holds later commits than the store"));
         }
-        let segments = self.engine.log.segments();
         for was in &before.segments {
             let mut listed = cut.manifest.segments.iter();
             let Some(entry) = listed.find(|entry| entry.id == was.id) else {
                 continue;
             };
-            let Some(segment) = find(&segments, was.id) else {
-                return Ok(Outcome::Outrun);
-            };
+            let segment = cut.segment(&self.engine.log, was.id)?;
             let mut grown = *was;
             if !was.is_sealed() && entry.end.len_bytes >= was.end.len_bytes {
                 (grown.end, grown.state) = (entry.end, entry.state);
@@ -97,7 +94,7 @@ impl Target<'_> {
                 return Err(refuse(path, what));
             }
         }
-        Ok(Outcome::Whole)
+        Ok(())
     }
 
     /// Whether the first `end` bytes of `segment` are here, or, as what is lost is brought again,

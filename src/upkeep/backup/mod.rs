@@ -35,7 +35,7 @@ use crate::limits::ALLOCATE_BYTES_MIN;
 use crate::log::directory::Directory;
 use crate::log::leftovers::remove;
 use crate::log::segment::Segment;
-use crate::log::{file_name, find, manifest};
+use crate::log::{file_name, manifest};
 use crate::vfs::{NodeKind, OpenMode, VfsFile};
 use check::{file_reaches, refuse};
 
@@ -99,20 +99,9 @@ pub(crate) fn backup(engine: &Engine, to: &Path, timeout: Duration) -> Result<Ba
         report: BackupReport::default(),
     };
     target.settle_mark()?;
-    loop {
-        let cut = engine.cut(timeout)?;
-        if let Outcome::Whole = target.fill(&cut)? {
-            return Ok(target.report);
-        }
-    }
-}
-
-/// What came of an attempt.
-enum Outcome {
-    /// The backup is there.
-    Whole,
-    /// Compaction has removed a segment meanwhile: a newer manifest does not list it.
-    Outrun,
+    let cut = engine.cut(timeout)?;
+    target.fill(&cut)?;
+    Ok(target.report)
 }
 
 /// The directory that a backup goes into.
@@ -139,11 +128,9 @@ impl Target<'_> {
     }
 
     /// Brings the directory up to `cut`.
-    fn fill(&mut self, cut: &Cut) -> Result<Outcome> {
+    fn fill(&mut self, cut: &Cut) -> Result<()> {
         let vfs = self.engine.vfs.as_ref();
-        if let Outcome::Outrun = self.check_history(cut)? {
-            return Ok(Outcome::Outrun);
-        }
+        self.check_history(cut)?;
         self.sweep(self.before.clone().as_ref())?;
         // CRASH: what an attempt before has left is known by its mark alone, and has gone before it.
         self.directory.sync().map_err(|fault| fault.error)?;
@@ -159,11 +146,7 @@ impl Target<'_> {
             self.report.bytes += entry.end.len_bytes;
             match &cut.active {
                 Some(active) if active.id == entry.id => self.copy(active, entry)?,
-                _ => {
-                    if let Outcome::Outrun = self.bring(entry, cut)? {
-                        return Ok(Outcome::Outrun);
-                    }
-                }
+                _ => self.bring(entry, cut)?,
             }
         }
         self.directory.sync().map_err(|fault| fault.error)?;
@@ -175,8 +158,7 @@ impl Target<'_> {
         self.remove(&self.path(file_name::BACKUP_TEMPORARY))?;
         self.sweep(Some(&cut.manifest))?;
         self.directory.sync().map_err(|fault| fault.error)?;
-        self.before = Some(cut.manifest.clone());
-        Ok(Outcome::Whole)
+        Ok(())
     }
 
     /// Sees to it that the manifest that is there knows of the repairs that the store had since: the
@@ -229,7 +211,7 @@ impl Target<'_> {
     }
 
     /// Sees to it that the finished segment `entry` is here, and its hints.
-    fn bring(&mut self, entry: &SegmentEntry, cut: &Cut) -> Result<Outcome> {
+    fn bring(&mut self, entry: &SegmentEntry, cut: &Cut) -> Result<()> {
         let vfs = self.engine.vfs.as_ref();
         let source = &self.engine.identity.path;
         let (from, to) = (
@@ -240,21 +222,18 @@ impl Target<'_> {
         let was = listed.find(|before| before.id == entry.id);
         if was == Some(entry) && file_reaches(vfs, &to, entry.end.len_bytes)? {
             self.report.kept += 1;
-            return self.bring_hints(entry.id, false).map(|()| Outcome::Whole);
+            return self.bring_hints(entry.id, false);
         }
         if was.is_none() {
             self.remove(&to)?;
             if vfs.link(&from, &to).is_ok() {
                 self.report.linked += 1;
-                return self.bring_hints(entry.id, true).map(|()| Outcome::Whole);
+                return self.bring_hints(entry.id, true);
             }
             // Another file system, say; or compaction has removed it, and it is open still.
         }
-        let Some(segment) = find(&cut.segments, entry.id) else {
-            return Ok(Outcome::Outrun);
-        };
-        self.copy(segment, entry)?;
-        self.bring_hints(entry.id, true).map(|()| Outcome::Whole)
+        self.copy(cut.segment(&self.engine.log, entry.id)?, entry)?;
+        self.bring_hints(entry.id, true)
     }
 
     /// Copies `segment` as far as `entry` says.
